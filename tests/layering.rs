@@ -106,7 +106,8 @@ const STATICS: [(&str, &str, &str); 17] = [
 const WIRING: [(&str, &str); 2] = [("runtime.rs", "EXECUTING"), ("flow/scope.rs", "SCOPE")];
 
 /// The variables of a thread, each with its reason.
-const THREAD_LOCALS: [(&str, &str, &str); 8] = [
+const THREAD_LOCALS: [(&str, &str, &str); 9] = [
+    ("work/cycles/mod.rs", "LAST", "a counter, by which ids of asks are unique"),
     (
         "flow/scope.rs",
         "SCOPE",

@@ -81,6 +81,7 @@ impl Collector for Look {
         dead_letters(&mut page, snapshot)?;
         messages_lost(&mut page, &nodes)?;
         questions_abandoned(&mut page, &nodes)?;
+        deadlocks(&mut page, &nodes)?;
         streams_open(&mut page, &nodes)?;
         of_the_program(&mut page, snapshot)
     }
@@ -415,6 +416,17 @@ fn questions_abandoned(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) 
     for (node, view) in nodes {
         if let Some(abandoned) = view.questions_abandoned {
             family.counter(&[("node", node.as_str())], abandoned)?;
+        }
+    }
+    Ok(())
+}
+
+fn deadlocks(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
+    let help = "Asks that failed because Works waited for each other's replies.";
+    let mut family = page.family("flowright_ask_deadlocks", MetricType::Counter, help)?;
+    for (node, view) in nodes {
+        if let Some(deadlocks) = view.deadlocks {
+            family.counter(&[("node", node.as_str())], deadlocks)?;
         }
     }
     Ok(())

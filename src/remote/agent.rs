@@ -33,10 +33,10 @@ use crate::runtime::Runtime;
 use crate::state::Patch;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, CloseReason, Command, DeadLetters, Directory, Failure, FastPath, FencingToken,
-    Found, Gpus, Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place,
-    Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update,
-    WorkType, check_node_name,
+    Abort, AnyMailbox, AskCycles, Bind, CloseReason, Command, DeadLetters, Directory, Failure, FastPath,
+    FencingToken, Found, Gpus, HeadOfWaits, Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost,
+    Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router,
+    RunOrder, Steps, Update, WaitReport, WorkType, check_node_name,
 };
 
 /// Time limit for telling the head goodbye.
@@ -49,6 +49,7 @@ pub(super) struct Agent {
     me: Weak<Agent>,
     runtime: Arc<Runtime>,
     directory: Arc<Directory>,
+    cycles: Arc<AskCycles>,
     bridge: Arc<Bridge>,
     head: Arc<Uplink>,
     /// True if the head has a journal, so that another head can take over the Works.
@@ -143,6 +144,7 @@ impl Agent {
     ) -> Arc<Self> {
         let is_recorded = bridge.outlives_head();
         let directory = Directory::of(&runtime);
+        let cycles = runtime.part().unwrap_or_default();
         let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();
         let state = AgentState {
@@ -163,6 +165,7 @@ impl Agent {
             me: me.clone(),
             runtime,
             directory,
+            cycles,
             bridge,
             head: Uplink::new(head),
             is_recorded,
@@ -828,6 +831,7 @@ impl PeerHandler for Agent {
                     let _ = look_up.asker.send(found);
                 }
             }
+            Control::Wait(order) => self.cycles.obey(order),
             Control::There { id, sources, gone, lost } => {
                 let answer = Whereabouts { sources, gone, lost };
                 for asker in self.state.lock().looking.remove(&id).unwrap_or_default() {
@@ -971,6 +975,12 @@ impl Subscriptions for Agent {
 
     fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>) {
         self.state.lock().relayed.entry(path.clone()).or_insert_with(|| is_relayed.clone());
+    }
+}
+
+impl HeadOfWaits for Agent {
+    fn report(&self, report: WaitReport) {
+        self.head.link().control(&Control::WaitReport(report));
     }
 }
 

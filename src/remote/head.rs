@@ -39,9 +39,9 @@ use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, DeadLetters, Failure, FreeGpus,
-    Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue,
-    Reason, Report, Resources, Route, SharedRoute,
+    Abort, Acknowledge, AnyMailbox, AskCycles, Claim, CloseReason, Command, Commands, DeadLetters, Failure,
+    FreeGpus, Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement,
+    ReadyQueue, Reason, Report, Resources, Route, SharedRoute, WaitsElsewhere,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -69,6 +69,8 @@ pub(crate) struct Head {
     dead_letters: Arc<DeadLetters>,
     state: Mutex<HeadState>,
     incarnations: Arc<Incarnations>,
+    /// The search for cycles of asks.
+    cycles: Arc<AskCycles>,
     endpoint: OnceLock<Endpoint>,
     /// The address that is announced to nodes, if it differs from `endpoint`.
     advertised: OnceLock<Endpoint>,
@@ -222,6 +224,7 @@ impl Head {
         });
         let incarnations = runtime.part().unwrap_or_default();
         let dead_letters = DeadLetters::of(&runtime);
+        let cycles: Arc<AskCycles> = runtime.part().unwrap_or_default();
         bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -244,6 +247,7 @@ impl Head {
                 dead_letters,
                 state: Mutex::default(),
                 incarnations,
+                cycles,
                 endpoint: OnceLock::new(),
                 advertised: OnceLock::new(),
                 listening: Mutex::default(),
@@ -251,6 +255,8 @@ impl Head {
         });
         let peer_handler: Arc<dyn PeerHandler> = head.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
+        let waits_elsewhere: Arc<dyn WaitsElsewhere> = head.clone();
+        head.cycles.coordinate(Arc::downgrade(&waits_elsewhere));
         bridge.store().set_replicator(Some(Arc::new(FromHere(Arc::downgrade(&head.copies)))));
         head
     }

@@ -192,16 +192,16 @@ impl Inbound for Inbox {
                 let carried = self.sent_by(sender, carried);
                 self.lane(channel)?.receive(Post { body, question: None, carried })
             }
-            Packet::Ask { channel, sender, question, body } => {
+            Packet::Ask { channel, sender, question, ask, body } => {
                 let carried = self.sent_by(sender, carried);
                 let lane = self.lane(channel)?.clone();
-                let question = self.questions.came(question, &lane.origin.path);
+                let question = self.questions.came(question, ask, &lane.origin.path);
                 lane.receive(Post { body, question: Some(question), carried })
             }
-            Packet::AskForStream { channel, sender, question, window, body } => {
+            Packet::AskForStream { channel, sender, question, window, ask, body } => {
                 let carried = self.sent_by(sender, carried);
                 let lane = self.lane(channel)?.clone();
-                let question = self.questions.came_for_stream(question, window, &lane.origin.path)?;
+                let question = self.questions.came_for_stream(question, ask, window, &lane.origin.path)?;
                 lane.receive(Post { body, question: Some(question), carried })
             }
             Packet::Item { question, body } => self.link.item_arrived(question, body, carried.holds),

@@ -33,7 +33,9 @@ use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
-use crate::work::{Arguments, DeadLetters, Directory, MessageCounts, Resources, Router};
+use crate::work::{
+    Arguments, AskCycles, DeadLetters, Directory, HeadOfWaits, MessageCounts, Resources, Router,
+};
 
 /// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -133,11 +135,14 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         if let Some(output) = &output {
             output.leave_to(head.peer().process.clone());
         }
+        let cycles: Arc<AskCycles> = runtime.part().unwrap_or_default();
         let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head);
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         directory.set_router(Arc::downgrade(&router));
+        let head_of_waits: Arc<dyn HeadOfWaits> = agent.clone();
+        cycles.report_to(Arc::downgrade(&head_of_waits));
         let store = bridge.store();
         let end = loop {
             let end = attend(&agent, &bridge, session, &lines_for_head, leave).await;
@@ -547,6 +552,7 @@ async fn join(
         // For the head.
         dead_letters.want();
         let runtime = runtime.with(dead_letters);
+        let runtime = runtime.with(Arc::new(AskCycles::default()));
         #[cfg(feature = "drive")]
         let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
         runtime

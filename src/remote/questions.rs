@@ -15,13 +15,15 @@ use super::protocol::Control;
 use crate::id::{ActorPath, IdMap};
 use crate::payload::PayloadGuards;
 use crate::work::{
-    Credit, ItemRefused, LARGEST_WINDOW, NoReply, Outcome, Reply, StreamEnd, StreamSink, StreamSource,
+    AskId, Credit, ItemRefused, LARGEST_WINDOW, NoReply, Outcome, Reply, StreamEnd, StreamSink, StreamSource,
 };
 
 /// A question that has arrived.
 #[derive(Clone)]
 pub(super) struct InboundQuestion {
     number: u64,
+    /// The id of the ask, if a Work may await it.
+    ask: Option<AskId>,
     /// The window of the asker, if it awaits a stream.
     window: Option<u32>,
     asker: Arc<Asker>,
@@ -78,14 +80,14 @@ pub(super) struct Questions {
 
 impl Questions {
     /// Records a question that has arrived.
-    pub(super) fn came(&mut self, number: u64, path: &ActorPath) -> InboundQuestion {
+    pub(super) fn came(&mut self, number: u64, ask: Option<AskId>, path: &ActorPath) -> InboundQuestion {
         if self.open.len() >= self.look_at {
             self.open.retain(|_, (asker, _)| asker.strong_count() > 0);
             self.look_at = 2 * self.open.len() + 64;
         }
         let asker = Arc::<Asker>::default();
         self.open.insert(number, (Arc::downgrade(&asker), path.clone()));
-        InboundQuestion { number, window: None, asker }
+        InboundQuestion { number, ask, window: None, asker }
     }
 
     /// Records a question whose answer is to be a stream.
@@ -95,6 +97,7 @@ impl Questions {
     pub(super) fn came_for_stream(
         &mut self,
         number: u64,
+        ask: Option<AskId>,
         window: u32,
         path: &ActorPath,
     ) -> Result<InboundQuestion, BadPeer> {
@@ -103,7 +106,7 @@ impl Questions {
                 format!("peer asked for a stream with a window of {window} items, not 1 to {LARGEST_WINDOW}");
             return Err(BadPeer::Other(why));
         }
-        Ok(InboundQuestion { window: Some(window), ..self.came(number, path) })
+        Ok(InboundQuestion { window: Some(window), ..self.came(number, ask, path) })
     }
 
     /// Passes credit on to the sender of a stream.
@@ -163,6 +166,10 @@ impl Reply for Answer {
         self.link.answer(self.question.number, outcome);
     }
 
+    fn ask(&self) -> Option<AskId> {
+        self.question.ask
+    }
+
     fn window(&self) -> Option<u32> {
         self.question.window
     }
@@ -179,7 +186,7 @@ impl Reply for Answer {
 
     fn open_stream(mut self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn StreamSink> {
         self.open = false;
-        let InboundQuestion { number, window, asker } = self.question.clone();
+        let InboundQuestion { number, window, asker, .. } = self.question.clone();
         let credit = Credit::new(window.unwrap_or_default());
         *asker.stream.lock() = Some(OutboundStream { credit, source });
         if self.question.is_abandoned() {
@@ -272,16 +279,16 @@ mod tests {
     fn window_that_no_stream_can_have_is_refused() {
         let mut questions = Questions::default();
         for window in [0, LARGEST_WINDOW + 1, u32::MAX] {
-            assert!(questions.came_for_stream(1, window, &path()).is_err(), "{window}");
+            assert!(questions.came_for_stream(1, None, window, &path()).is_err(), "{window}");
         }
-        assert!(questions.came_for_stream(1, LARGEST_WINDOW, &path()).is_ok());
+        assert!(questions.came_for_stream(1, None, LARGEST_WINDOW, &path()).is_ok());
     }
 
     /// Credit reaches the sender of an open stream only, and ends the session when it exceeds the window.
     #[test]
     fn credit_beyond_the_window_of_a_stream_is_refused() {
         let mut questions = Questions::default();
-        let question = questions.came_for_stream(1, 4, &path()).unwrap();
+        let question = questions.came_for_stream(1, None, 4, &path()).unwrap();
         assert!(questions.grant(1, 1000).is_ok(), "it is not open yet");
         assert!(questions.grant(2, 1000).is_ok(), "there is no such question");
         let source = Arc::<Source>::default();

@@ -3,15 +3,17 @@
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use futures::FutureExt;
 
 use super::Work;
 use super::abort::Abort;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
+use super::cycles::task_waker::TaskWaker;
+use super::cycles::{AskCycles, AskId, SlowAsk, WaitRegister};
 use super::end::End;
-use super::executing::{ExecutingWork, Handling, poll_as, set_run};
+use super::executing::{ExecutingWork, Handling, poll_as, set_run, set_task, take_slow_ask};
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
@@ -27,7 +29,7 @@ use crate::fence::{self, Fenced, Panic};
 use crate::id::ActorPath;
 use crate::payload::{PayloadError, PayloadGuards};
 use crate::printable::chain;
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::state::{Tracker, Value};
 use crate::trace::{Span, What};
 use crate::wire;
@@ -53,9 +55,13 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
     let mut executing = Some(ExecutingWork::new(spec.runtime.app(), spec.path.clone()).boxed());
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
+    let mut task: Option<(Arc<TaskWaker>, Waker)> = None;
+    // True once the task was another one: futures may have kept wakers of that, which are not counted.
+    let mut has_moved = false;
     #[cfg(feature = "journal")]
     let evidence = spec.runtime.part::<CrashEvidence>().map(|evidence| (evidence, spec.path.clone()));
     let end = {
+        let waits = Waits { mailbox: spec.mailbox.clone(), incarnation: spec.incarnation };
         // Boxed, so that the memory and values of the Work are freed before the end is reported. Fenced, because
         // dropping the future drops values of the user.
         let mut body = Fenced::new(Box::pin(AssertUnwindSafe(body(spec)).catch_unwind()));
@@ -67,12 +73,30 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
+            if task.as_ref().is_none_or(|(task, _)| !task.task().will_wake(cx.waker())) {
+                has_moved |= task.is_some();
+                let counted = TaskWaker::new(cx.waker());
+                set_task(&mut executing, &counted);
+                task = Some((counted.clone(), Waker::from(counted)));
+            }
+            let Some((counted, waker)) = &task else { return Poll::Pending };
+            counted.begin_poll();
+            let cx = &mut Context::from_waker(waker);
             let mut poll = || poll_as(&mut executing, || body.as_mut().poll(cx).map(Some));
             #[cfg(feature = "journal")]
-            if let Some((evidence, path)) = &evidence {
-                return evidence.during(|| format!("work `{path}`"), poll);
+            let polled = match &evidence {
+                Some((evidence, path)) => evidence.during(|| format!("work `{path}`"), poll),
+                None => poll(),
+            };
+            #[cfg(not(feature = "journal"))]
+            let polled = poll();
+            if polled.is_pending()
+                && !has_moved
+                && let Some((slow, path, handles)) = take_slow_ask(&mut executing)
+            {
+                waits.judge(&slow, path, handles, counted);
             }
-            poll()
+            polled
         })
         .await
     };
@@ -84,6 +108,36 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
         Some(Err(panic)) => outbox.report(Report::Died { failure: panic_failure(&Panic::new(panic)) }),
     }
 }
+
+/// Finds out whether the Work of an incarnation waits for a slow ask.
+struct Waits<W: Work> {
+    mailbox: Arc<Mailbox<W>>,
+    incarnation: u64,
+}
+
+impl<W: Work> Waits<W> {
+    /// Finds out what is due of an ask that the Work at `path` has polled while it takes no messages and handles the
+    /// question `handles`. `task` is the waker with which it was polled, and after which it is pending.
+    fn judge(&self, slow: &Arc<SlowAsk>, path: &ActorPath, handles: Option<AskId>, task: &Arc<TaskWaker>) {
+        let Some(due) = slow.take_due() else { return };
+        let Some(cycles) = runtime::of_thread().and_then(|runtime| runtime.part::<AskCycles>()) else {
+            return;
+        };
+        let register: Arc<dyn WaitRegister> = cycles;
+        let waits = self.mailbox.keeps_all_wakers(task, OWN_WAKERS);
+        if due.report {
+            slow.report(&register, waits, path, handles);
+        }
+        if let Some((round, asker)) = due.check {
+            let has_question =
+                || handles == Some(asker) || self.mailbox.has_question(asker, self.incarnation);
+            slow.checked(round, waits && has_question());
+        }
+    }
+}
+
+/// Number of references to the waker of a Work that [`live`] keeps: two of its own, and one of the executing Work.
+const OWN_WAKERS: usize = 3;
 
 async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     let IncarnationSpec {

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::Work;
 use super::any_mailbox::AnyMailbox;
 use super::ask::{Ask, LeadsAway, Opening};
+use super::cycles::AskId;
 use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo, ServedBy};
 use super::executing::{is_running, is_served};
@@ -218,12 +219,13 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M, Reply: SingleReply>,
     {
-        let exchange = self.exchange(message);
+        let ask = AskId::next();
+        let exchange = self.exchange(message, ask);
         let exchange = async move {
             let reply = ReplyOf::<W, M>::of_item(exchange.await?);
             Ok(reply.unwrap_or_else(|| unreachable!("a single reply is no stream")))
         };
-        Ask::new(&self.path, Some(self), exchange)
+        Ask::new(ask, &self.path, Some(self), exchange)
     }
 
     /// Sends a message to a handler that replies with a [stream](Streamed), and waits until it has opened the stream, for
@@ -292,8 +294,9 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M, Reply = Streamed<T>>,
     {
-        let opening = Opening::new(|window| self.open_stream(message, window, None));
-        Ask::new(&self.path, Some(self), opening)
+        let ask = AskId::next();
+        let opening = Opening::new(|window| self.open_stream(message, window, None, ask));
+        Ask::new(ask, &self.path, Some(self), opening)
     }
 
     /// Sends a message and waits until it is handled. Returns false if it was not, because the incarnation ends.
@@ -301,7 +304,7 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M>,
     {
-        match self.exchange(message).await {
+        match self.exchange(message, AskId::NONE).await {
             Ok(reply) => {
                 // The `Drop` of a reply is code of the user.
                 drop(Fenced::new(reply));
@@ -312,11 +315,15 @@ impl<W: Work> WorkAddr<W> {
     }
 
     /// Sends a message and waits for the reply without a limit.
-    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<ItemOf<W, M>, AskError<M>>
+    pub(super) async fn exchange<M: Message>(
+        &self,
+        message: M,
+        ask: AskId,
+    ) -> Result<ItemOf<W, M>, AskError<M>>
     where
         W: Handle<M>,
     {
-        self.exchange_noting(message, None).await
+        self.request(message, None, |reply| ReplyTo::Caller(reply, ask)).await.map(Fenced::into_inner)
     }
 
     /// As [`exchange`](Self::exchange). Notes which version has handled the message, if this is the address of a service.
@@ -328,7 +335,8 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M>,
     {
-        self.request(message, served_by, ReplyTo::Caller).await.map(Fenced::into_inner)
+        let reply_to = |reply| ReplyTo::Caller(reply, AskId::NONE);
+        self.request(message, served_by, reply_to).await.map(Fenced::into_inner)
     }
 
     /// Sends a message and waits, without a limit, until a stream is opened. Reads the window when it is polled first.
@@ -337,12 +345,14 @@ impl<W: Work> WorkAddr<W> {
         message: M,
         window: Arc<AtomicU32>,
         served_by: Option<Arc<ServedBy>>,
+        ask: AskId,
     ) -> Result<StreamedReply<ItemOf<W, M>>, AskError<M>>
     where
         W: Handle<M>,
     {
         let window = window.load(Ordering::Relaxed);
-        let incoming = self.request(message, served_by, |reader| ReplyTo::Reader(reader, window)).await?;
+        let reply_to = |reader| ReplyTo::Reader(reader, window, ask);
+        let incoming = self.request(message, served_by, reply_to).await?;
         Ok(StreamedReply::new(self.path.clone(), incoming))
     }
 

@@ -9,10 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use super::executing::handler_under_way;
+use super::cycles::{AskId, SLOW, SLOWER, SlowAsk};
+use super::executing::{handler_under_way, polls_slow_ask};
 use super::message::AskError;
+use super::message_counts::count_deadlock;
 use super::stream_window::{DEFAULT_STREAM_WINDOW, LARGEST_WINDOW};
 use crate::id::ActorPath;
 
@@ -34,6 +36,7 @@ pin_project! {
     /// has begun it.
     #[must_use = "the message is sent only when the future is awaited"]
     pub struct Ask<'a, F> {
+        ask: AskId,
         path: &'a ActorPath,
         way: Option<&'a dyn LeadsAway>,
         timeout: Duration,
@@ -42,13 +45,40 @@ pin_project! {
         #[pin]
         timer: Option<Sleep>,
         is_polled: bool,
+        // Present once the ask has waited for a while.
+        slow: Option<Box<Slow>>,
     }
+}
+
+/// An ask that has waited for a while.
+struct Slow {
+    /// The end of the timeout.
+    until: Instant,
+    /// Time from one look for a cycle to the next.
+    pause: Duration,
+    /// Present if a Work may await the ask.
+    ask: Option<Arc<SlowAsk>>,
+}
+
+impl Slow {
+    /// Returns the time of the next look for a cycle, or the end of the timeout.
+    fn next(&self, now: Instant) -> Instant {
+        now.checked_add(self.pause).map_or(self.until, |next| next.min(self.until))
+    }
+}
+
+/// Returns the end of a timeout that begins now.
+fn until(now: Instant, timeout: Duration) -> Instant {
+    // A century stands for ever.
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    now + timeout.min(LONGEST)
 }
 
 impl<'a, F> Ask<'a, F> {
     /// Makes the future of an ask from the exchange of message and reply, which may take for ever.
-    pub(super) fn new(path: &'a ActorPath, way: Option<&'a dyn LeadsAway>, exchange: F) -> Self {
-        Self { path, way, timeout: DEFAULT_ASK_TIMEOUT, exchange, timer: None, is_polled: false }
+    pub(super) fn new(ask: AskId, path: &'a ActorPath, way: Option<&'a dyn LeadsAway>, exchange: F) -> Self {
+        let timeout = DEFAULT_ASK_TIMEOUT;
+        Self { ask, path, way, timeout, exchange, timer: None, is_polled: false, slow: None }
     }
 
     /// Sets the time after which the ask fails with [`AskError::Timeout`], in place of [`DEFAULT_ASK_TIMEOUT`]. It
@@ -127,8 +157,19 @@ impl<R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let slow = this.slow.as_ref().and_then(|slow| slow.ask.as_ref());
+        // Not counted among the things that may wake the Work.
+        let task = slow.and_then(|slow| polls_slow_ask(slow, cx.waker()));
+        let cx = &mut Context::from_waker(task.as_ref().unwrap_or(cx.waker()));
         if let Poll::Ready(reply) = this.exchange.poll(cx) {
             return Poll::Ready(reply);
+        }
+        if let Some(cycle) = slow.and_then(|slow| slow.cycle()) {
+            let cycle: Vec<_> = cycle.iter().map(ToString::to_string).collect();
+            let error = AskError::Deadlock { path: this.path.to_string(), cycle };
+            count_deadlock();
+            log::warn!("{error}");
+            return Poll::Ready(Err(error));
         }
         if this.timer.is_none() {
             // Setting a timer costs as much as the whole exchange with a Work on the same thread, which has replied by
@@ -138,10 +179,31 @@ impl<R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'_, F> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            this.timer.set(Some(tokio::time::sleep(*this.timeout)));
+            this.timer.set(Some(tokio::time::sleep(SLOW.min(*this.timeout))));
         }
-        if let Some(timer) = this.timer.as_pin_mut() {
-            ready!(timer.poll(cx));
+        let Some(mut timer) = this.timer.as_pin_mut() else { return Poll::Pending };
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            match this.slow {
+                // The timer was that of a look for a cycle.
+                None if *this.timeout > SLOW => {
+                    let until = until(timer.deadline(), *this.timeout - SLOW);
+                    let ask = this.ask.known().map(|ask| SlowAsk::new(ask, this.path.clone(), until));
+                    *this.slow = Some(Box::new(Slow { until, pause: SLOW, ask }));
+                }
+                Some(slow) if now < slow.until => {}
+                _ => break,
+            }
+            if let Some(slow) = this.slow {
+                if let Some(ask) = &slow.ask {
+                    ask.look();
+                    // Polled with the waker of its task from now on.
+                    cx.waker().wake_by_ref();
+                }
+                slow.pause = slow.pause.saturating_mul(SLOWER);
+                timer.as_mut().reset(slow.next(now));
+            }
         }
         let asker = handler_under_way().map(|path| path.to_string());
         let path = this.path.to_string();

@@ -4,6 +4,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::cycles::AskId;
 use super::stream_ends::{ItemSink, StreamSource};
 use crate::fence::Fenced;
 
@@ -14,6 +15,9 @@ pub(super) trait Caller: Send {
 
     /// Polls for the moment at which the caller gives up. Wakes the last task that has polled.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Returns the id of an ask that a Work may await.
+    fn ask(&self) -> Option<AskId>;
 
     /// Returns the caller itself, for a downcast to the type with which it was made.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::caller::{AnswerTo, Caller, StreamCaller};
+use super::cycles::AskId;
 use super::dead_letters::{DeadLetterReason, Lost, SenderId, report, report_abandoned};
 use super::executing::{Handling, current_run, current_sender};
 use super::mailbox::CloseReason;
@@ -65,6 +66,11 @@ pub(crate) trait AnyEnvelope: Send {
 
     /// Returns true for an ask, false for a tell.
     fn is_question(&self) -> bool;
+
+    /// Returns the id of an ask that a Work may await.
+    fn ask(&self) -> Option<AskId> {
+        None
+    }
 
     /// Returns the window of the reader, in items, if the message is a question whose reply is to be a stream.
     fn window(&self) -> Option<u32> {
@@ -183,6 +189,9 @@ impl NoReply {
 pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
 
+    /// Returns the id of an ask that a Work may await.
+    fn ask(&self) -> Option<AskId>;
+
     /// Returns the window of the reader, in items, if the caller awaits a stream.
     fn window(&self) -> Option<u32>;
 
@@ -230,9 +239,9 @@ pub(super) enum ReplyTo<W: Handle<M>, M: Message> {
     /// A tell has no reply. One from another process has an origin, which can take it back.
     Nobody(Option<Arc<dyn Origin>>),
     /// The caller of an ask in this process.
-    Caller(oneshot::Sender<Answer<W, M>>),
+    Caller(oneshot::Sender<Answer<W, M>>, AskId),
     /// The caller in this process that reads a stream, with its window.
-    Reader(oneshot::Sender<Opened<W, M>>, u32),
+    Reader(oneshot::Sender<Opened<W, M>>, u32, AskId),
     /// The caller of an ask in another process. The origin is there until a handler begins the message.
     Peer(Box<dyn Reply>, Option<Arc<dyn Origin>>),
 }
@@ -289,7 +298,7 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
     fn into_caller(mut self: Box<Self>) -> Option<Box<Self>> {
         match &mut self.reply {
             ReplyTo::Nobody(_) => return None,
-            ReplyTo::Caller(_) | ReplyTo::Reader(..) => {}
+            ReplyTo::Caller(..) | ReplyTo::Reader(..) => {}
             // A channel counts as drained once all its origins are gone.
             ReplyTo::Peer(peer, origin) => {
                 peer.begin();
@@ -345,10 +354,14 @@ impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.reply {
             ReplyTo::Nobody(_) => Poll::Pending,
-            ReplyTo::Caller(caller) => caller.poll_closed(cx),
-            ReplyTo::Reader(reader, _) => reader.poll_closed(cx),
+            ReplyTo::Caller(caller, _) => caller.poll_closed(cx),
+            ReplyTo::Reader(reader, ..) => reader.poll_closed(cx),
             ReplyTo::Peer(peer, _) => peer.poll_abandoned(cx),
         }
+    }
+
+    fn ask(&self) -> Option<AskId> {
+        AnyEnvelope::ask(self)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -382,10 +395,10 @@ impl<W: Handle<M>, M: Message> StreamCaller<ItemOf<W, M>> for Envelope<W, M> {
 
     fn open(self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn ItemSink<ItemOf<W, M>>> {
         match self.reply {
-            ReplyTo::Reader(reader, window) => open_reader(reader, window, source).0,
+            ReplyTo::Reader(reader, window, _) => open_reader(reader, window, source).0,
             ReplyTo::Peer(peer, _) => Arc::new(EncodingSink { to: peer.open_stream(source) }),
             // Nobody reads it.
-            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => {
+            ReplyTo::Nobody(_) | ReplyTo::Caller(..) => {
                 source.leave();
                 StreamQueue::new(1)
             }
@@ -412,9 +425,9 @@ impl<W: Handle<M>, M: Message> AnswerTo<ItemOf<W, M>> for Envelope<W, M> {
         match self.reply {
             ReplyTo::Nobody(_) => {}
             // The caller may have given up.
-            ReplyTo::Caller(caller) => drop(caller.send(Ok(value))),
+            ReplyTo::Caller(caller, _) => drop(caller.send(Ok(value))),
             // It awaits a stream, for which the types do not let a handler answer with a value.
-            ReplyTo::Reader(reader, _) => drop(reader.send(Err(AskFailure::ReplyDropped))),
+            ReplyTo::Reader(reader, ..) => drop(reader.send(Err(AskFailure::ReplyDropped))),
             ReplyTo::Peer(peer, _) => send_encoded(peer, &*value, type_name::<M>()),
         }
     }
@@ -422,8 +435,8 @@ impl<W: Handle<M>, M: Message> AnswerTo<ItemOf<W, M>> for Envelope<W, M> {
     fn reply_dropped(self: Box<Self>) {
         match self.reply {
             ReplyTo::Nobody(_) => {}
-            ReplyTo::Caller(caller) => drop(caller.send(Err(AskFailure::ReplyDropped))),
-            ReplyTo::Reader(reader, _) => drop(reader.send(Err(AskFailure::ReplyDropped))),
+            ReplyTo::Caller(caller, _) => drop(caller.send(Err(AskFailure::ReplyDropped))),
+            ReplyTo::Reader(reader, ..) => drop(reader.send(Err(AskFailure::ReplyDropped))),
             ReplyTo::Peer(peer, _) => peer.send(Outcome::Unanswered(NoReply::ReplyDropped)),
         }
     }
@@ -460,18 +473,26 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
         !matches!(self.reply, ReplyTo::Nobody(_))
     }
 
+    fn ask(&self) -> Option<AskId> {
+        match &self.reply {
+            ReplyTo::Nobody(_) => None,
+            ReplyTo::Caller(_, ask) | ReplyTo::Reader(_, _, ask) => ask.known(),
+            ReplyTo::Peer(reply, _) => reply.ask(),
+        }
+    }
+
     fn window(&self) -> Option<u32> {
         match &self.reply {
-            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => None,
-            ReplyTo::Reader(_, window) => Some(*window),
+            ReplyTo::Nobody(_) | ReplyTo::Caller(..) => None,
+            ReplyTo::Reader(_, window, _) => Some(*window),
             ReplyTo::Peer(reply, _) => reply.window(),
         }
     }
 
     fn open_stream(self: Box<Self>, source: Arc<dyn StreamSource>) -> Option<Arc<dyn StreamSink>> {
         match self.reply {
-            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => None,
-            ReplyTo::Reader(reader, window) => {
+            ReplyTo::Nobody(_) | ReplyTo::Caller(..) => None,
+            ReplyTo::Reader(reader, window, _) => {
                 let (queue, is_wanted) = open_reader(reader, window, source);
                 is_wanted.then_some(queue as Arc<dyn StreamSink>)
             }
@@ -482,8 +503,8 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     fn is_abandoned(&self) -> bool {
         match &self.reply {
             ReplyTo::Nobody(_) => false,
-            ReplyTo::Caller(caller) => caller.is_closed(),
-            ReplyTo::Reader(reader, _) => reader.is_closed(),
+            ReplyTo::Caller(caller, _) => caller.is_closed(),
+            ReplyTo::Reader(reader, ..) => reader.is_closed(),
             ReplyTo::Peer(reply, _) => reply.is_abandoned(),
         }
     }
@@ -516,7 +537,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
                 }
                 _ => true,
             },
-            ReplyTo::Caller(caller) => {
+            ReplyTo::Caller(caller, _) => {
                 let answer = match outcome {
                     Outcome::Answered(bytes, _holds) => {
                         wire::decode(bytes).map(Fenced::new).map_err(AskFailure::BadReply)
@@ -531,7 +552,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
                 let _ = caller.send(answer);
                 false
             }
-            ReplyTo::Reader(reader, _) => {
+            ReplyTo::Reader(reader, ..) => {
                 let why = match outcome {
                     Outcome::Unanswered(why) => why,
                     Outcome::Answered(..) => NoReply::ReplyNotSent("it is no stream".to_owned()),
@@ -559,7 +580,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     fn session(&self) -> Option<u64> {
         match &self.reply {
             ReplyTo::Nobody(origin) => origin.as_ref().map(|origin| origin.session()),
-            ReplyTo::Caller(_) | ReplyTo::Reader(..) => None,
+            ReplyTo::Caller(..) | ReplyTo::Reader(..) => None,
             ReplyTo::Peer(_, origin) => origin.as_ref().map(|origin| origin.session()),
         }
     }

@@ -5,11 +5,13 @@
 
 use std::any::{Any, TypeId};
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use super::caller::{AnswerTo, Caller, StreamCaller};
+use super::cycles::task_waker::TaskWaker;
+use super::cycles::{AskId, SlowAsk};
 use super::dead_letters::{DeadLetters, SenderId};
 use super::run_markers::mark;
 use super::streamed::Streamed;
@@ -31,6 +33,11 @@ pub(super) struct ExecutingWork {
     serving: usize,
     /// Futures of the Work that wait for its mailbox to be served.
     want_service: Vec<Arc<Service>>,
+    /// The waker with which the Work is polled.
+    task: Option<Arc<TaskWaker>>,
+    /// The slow ask that the Work awaits while it takes no messages, and whether this poll has polled it.
+    slow: Weak<SlowAsk>,
+    has_polled_slow: bool,
 }
 
 /// Request of a Work's own future, which makes progress only if the Work serves its mailbox.
@@ -41,7 +48,6 @@ struct Service {
 
 impl ExecutingWork {
     pub(super) fn new(app: AppId, path: ActorPath) -> Self {
-        let want_service = Vec::new();
         Self {
             app,
             path,
@@ -50,7 +56,10 @@ impl ExecutingWork {
             is_handling: false,
             caller: None,
             serving: 0,
-            want_service,
+            want_service: Vec::new(),
+            task: None,
+            slow: Weak::new(),
+            has_polled_slow: false,
         }
     }
 
@@ -67,6 +76,47 @@ pub(super) fn poll_as<R>(work: &mut Option<Box<dyn Any>>, poll: impl FnOnce() ->
     *work = set_actor(before);
     answer_who_wants_service(work.as_mut().and_then(|work| work.downcast_mut()));
     polled
+}
+
+/// Sets the waker with which a Work is polled, while its code does not execute.
+pub(super) fn set_task(work: &mut Option<Box<dyn Any>>, task: &Arc<TaskWaker>) {
+    if let Some(work) = work.as_mut().and_then(|work| work.downcast_mut::<ExecutingWork>()) {
+        work.task = Some(task.clone());
+    }
+}
+
+/// Returns the slow ask that the last poll of a Work has polled, with the path of the Work and the question that it handles.
+pub(super) fn take_slow_ask(
+    work: &mut Option<Box<dyn Any>>,
+) -> Option<(Arc<SlowAsk>, &ActorPath, Option<AskId>)> {
+    let work = work.as_mut()?.downcast_mut::<ExecutingWork>()?;
+    if !std::mem::take(&mut work.has_polled_slow) {
+        return None;
+    }
+    Some((work.slow.upgrade()?, &work.path, work.caller.as_ref().and_then(|caller| caller.ask())))
+}
+
+/// Notes that an ask is polled that has waited for a while. Returns the waker of the task of the Work that executes, if its
+/// own code polls the ask while it takes no messages, and awaits no other such ask.
+pub(super) fn polls_slow_ask(slow: &Arc<SlowAsk>, waker: &Waker) -> Option<Waker> {
+    let task = with_actor(|work: &mut ExecutingWork| {
+        let task = work.task.as_ref().filter(|task| task.is(waker))?;
+        if !work.is_handling && work.serving > 0 {
+            return None;
+        }
+        if work.slow.upgrade().is_some_and(|other| !Arc::ptr_eq(&other, slow)) {
+            return None;
+        }
+        work.slow = Arc::downgrade(slow);
+        work.has_polled_slow = true;
+        Some(task.task().clone())
+    });
+    let task = task.flatten();
+    match &task {
+        Some(task) => slow.polled_by(task),
+        None => slow.polled_elsewhere(),
+    }
+    task
 }
 
 /// Returns the path of the Work that is executing on this thread, and the number of its current run.

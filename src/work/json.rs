@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::address::WorkAddr;
 use super::ask::Ask;
+use super::cycles::AskId;
 use super::envelope::ServedBy;
 use super::json_reply::JsonReply;
 use super::mailbox::Mailbox;
@@ -109,12 +110,12 @@ fn ask_typed<W: Handle<M>, M: Message>(
     let answer = async move {
         if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
             let window = Arc::new(AtomicU32::new(DEFAULT_STREAM_WINDOW));
-            let opened = work.open_stream(message, window, Some(served_by));
-            let asked = Ask::new(work.path(), Some(&work), opened).timeout(timeout);
+            let opened = work.open_stream(message, window, Some(served_by), AskId::NONE);
+            let asked = Ask::new(AskId::NONE, work.path(), Some(&work), opened).timeout(timeout);
             return Ok(JsonAnswered::Items(items(asked.await.map_err(Unanswered::from)?)));
         }
         let exchange = work.exchange_noting(message, Some(served_by));
-        let asked = Ask::new(work.path(), Some(&work), exchange).timeout(timeout);
+        let asked = Ask::new(AskId::NONE, work.path(), Some(&work), exchange).timeout(timeout);
         let reply = Fenced::new(asked.await.map_err(Unanswered::from)?);
         let written = fence::call(|| JsonReply::of(&*reply));
         let why = match written {
@@ -187,7 +188,7 @@ impl<M> From<AskError<M>> for Unanswered {
             AskError::NotHandled(SendError::Unsendable { .. }) => Self::Unsendable(text),
             AskError::NotHandled(SendError::NodeLost { .. }) => Self::NodeLost(text),
             AskError::NotHandled(_) => Self::NotRunning(text),
-            AskError::Timeout { .. } => Self::Timeout(text),
+            AskError::Timeout { .. } | AskError::Deadlock { .. } => Self::Timeout(text),
             AskError::Failed { .. } => Self::Failed(text),
             AskError::NodeLost { .. } => Self::NodeLost(text),
             AskError::ReplyNotSent { .. } | AskError::BadReply { .. } => Self::Unwritable(text),

@@ -53,6 +53,9 @@ pub(crate) struct LoadReport {
     /// Asks dropped before a handler had begun because their caller had given up.
     #[serde(default)]
     pub(crate) questions_abandoned: u64,
+    /// Asks that failed because Works waited for each other.
+    #[serde(default)]
+    pub(crate) deadlocks: u64,
     /// Streamed replies that Works are sending.
     #[serde(default)]
     pub(crate) streams_open: u64,
@@ -68,6 +71,7 @@ impl LoadReport {
             counts: store.counts(),
             messages_lost: counts.lost(),
             questions_abandoned: counts.abandoned(),
+            deadlocks: counts.deadlocks(),
             streams_open: counts.streams(),
         }
     }
@@ -93,8 +97,9 @@ impl LoadReport {
         };
         let messages_lost = self.messages_lost.saturating_add(other.messages_lost);
         let questions_abandoned = self.questions_abandoned.saturating_add(other.questions_abandoned);
+        let deadlocks = self.deadlocks.saturating_add(other.deadlocks);
         let streams_open = self.streams_open.saturating_add(other.streams_open);
-        Self { load, payloads, counts, messages_lost, questions_abandoned, streams_open }
+        Self { load, payloads, counts, messages_lost, questions_abandoned, deadlocks, streams_open }
     }
 }
 

@@ -21,6 +21,7 @@
 //! capacity.
 
 mod abandoned;
+mod asks;
 mod lanes;
 mod queue;
 mod receiver;

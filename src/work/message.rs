@@ -235,8 +235,9 @@ pub trait Handle<M: Message>: Work {
     /// Handles one message and returns the reply. Never called while `run` or another handler of this Work executes: a
     /// busy `run` lets messages in where it takes turns, see [`WorkContext::turn`].
     ///
-    /// Handlers do not nest: while one waits, no other message of its Work is handled. Two Works whose handlers ask
-    /// each other therefore wait until a timeout passes; [`AskError::Timeout`] reports that.
+    /// Handlers do not nest: while one waits, no other message of its Work is handled. Two Works whose handlers ask each
+    /// other therefore wait for ever; one of the asks fails with [`AskError::Deadlock`], or with [`AskError::Timeout`] if
+    /// its Work awaits something else beside it.
     fn handle(&mut self, message: M, cx: &mut WorkContext<Self>) -> impl Future<Output = Self::Reply>;
 
     /// Returns the bounds of the next batch, if messages are handled in batches.
@@ -392,6 +393,66 @@ pub enum AskError<M> {
         /// waits, so that two Works whose handlers ask each other are in a deadlock until one timeout passes.
         asker: Option<String>,
     },
+    /// The reply can never arrive: the Works of a cycle wait for each other's replies, and handle no messages until then.
+    /// Among the asks of the cycle this is the one whose timeout would have passed first. A handler may have seen the
+    /// message.
+    ///
+    /// Found about 100 ms after the last ask of the cycle, wherever the Works run. Only asks count that are all that a
+    /// handler, hook or `run` awaits: one within `select!`, within another timeout, in a task of its own, or beside
+    /// [`WorkContext::serve`] can still be given up by its Work, and so can one whose reply is [deferred](Deferred).
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::AskError;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Ping(WorkAddr<Player>, u32);
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Player;
+    ///
+    /// impl Work for Player {
+    ///     type Input = ();
+    /// }
+    ///
+    /// impl Handle<Ping> for Player {
+    ///     type Reply = String;
+    ///
+    ///     async fn handle(&mut self, Ping(other, times): Ping, cx: &mut WorkContext<Self>) -> String {
+    ///         if times == 0 {
+    ///             return "pong".to_owned();
+    ///         }
+    ///         match other.ask(Ping(cx.addr(), times - 1)).await {
+    ///             Err(AskError::Deadlock { cycle, .. }) => cycle.join(" → "),
+    ///             other => format!("{other:?}"),
+    ///         }
+    ///     }
+    /// }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { left: WorkRef<Player>, right: WorkRef<Player> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # let app = flowright::testing::TestApp::start(Root::default);
+    /// # let (left, right) = (app.work::<Player>("left"), app.work::<Player>("right"));
+    /// # app.wait_for_work("left", |left| left.is_up);
+    /// # app.wait_for_work("right", |right| right.is_up);
+    /// # app.block_on(async {
+    /// // `left` asks `right`, which asks `left`, which is busy.
+    /// assert_eq!(left.ask(Ping(right, 2)).await?, "left → right → left");
+    /// # Ok::<_, Error>(())
+    /// # }).unwrap();
+    /// ```
+    #[error(
+        "work `{path}` cannot answer: {} wait for each other's answers, and handle no message until then; reply later with \
+         `Deferred`, send by `tell`, or ask within `cx.serve(self, …)` in `run`",
+        Cycle(cycle)
+    )]
+    Deadlock {
+        /// Path of the Work that was asked.
+        path: String,
+        /// Paths of the Works, each of which waits for the next. The first one has asked, and is also the last.
+        cycle: Vec<String>,
+    },
     /// The handler began, and there is no reply: it panicked, its incarnation was ended by force, its process exited, or
     /// its [deferred reply](crate::WorkContext::defer) was dropped without being sent.
     #[error("work `{path}` {why}")]
@@ -446,10 +507,24 @@ impl<M> AskError<M> {
             Self::NotHandled(_) => false,
             Self::Failed { why, .. } => *why == REPLY_DROPPED,
             Self::Timeout { .. }
+            | Self::Deadlock { .. }
             | Self::NodeLost { .. }
             | Self::ReplyNotSent { .. }
             | Self::BadReply { .. } => true,
         }
+    }
+}
+
+/// The Works of [`AskError::Deadlock`].
+struct Cycle<'a>(&'a [String]);
+
+impl fmt::Display for Cycle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, path) in self.0.iter().enumerate() {
+            let arrow = if index == 0 { "" } else { " → " };
+            write!(f, "{arrow}`{path}`")?;
+        }
+        Ok(())
     }
 }
 

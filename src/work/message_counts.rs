@@ -13,6 +13,7 @@ use crate::runtime::{self, Runtime};
 pub(crate) struct MessageCounts {
     lost: AtomicU64,
     abandoned: AtomicU64,
+    deadlocks: AtomicU64,
     streams: AtomicU64,
 }
 
@@ -30,6 +31,11 @@ impl MessageCounts {
     /// Returns the number of asks dropped as abandoned before a handler had begun.
     pub(super) fn abandoned(&self) -> u64 {
         self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of asks that have failed because Works waited for each other.
+    pub(super) fn deadlocks(&self) -> u64 {
+        self.deadlocks.load(Ordering::Relaxed)
     }
 
     /// Returns the number of streamed replies that Works of this process are sending.
@@ -66,6 +72,11 @@ fn count(of: impl FnOnce(&MessageCounts) -> &AtomicU64, count: usize) {
 /// Counts messages that no handler saw and whose senders were not notified.
 pub(super) fn count_lost_messages(messages: usize) {
     count(|counts| &counts.lost, messages);
+}
+
+/// Counts an ask that has failed because Works waited for each other.
+pub(super) fn count_deadlock() {
+    count(|counts| &counts.deadlocks, 1);
 }
 
 /// Counts asks dropped as abandoned.

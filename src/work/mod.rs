@@ -25,6 +25,7 @@ mod caller;
 #[cfg(feature = "remote")]
 mod claim;
 mod context;
+mod cycles;
 mod dead_letters;
 mod deferred;
 mod end;
@@ -139,6 +140,9 @@ pub(crate) use self::any_mailbox::AnyMailbox;
 pub(crate) use self::arguments::{Arguments, EncodedArguments};
 #[cfg(feature = "remote")]
 pub(crate) use self::claim::Claim;
+pub(crate) use self::cycles::AskCycles;
+#[cfg(feature = "remote")]
+pub(crate) use self::cycles::{AskId, HeadOfWaits, WaitOrder, WaitReport, WaitsElsewhere};
 pub(crate) use self::envelope::{AnyEnvelope, NoReply, Outcome, Reply};
 pub(crate) use self::executing::current_run;
 #[cfg(feature = "remote")]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Work;
 use super::address::{Directory, WorkAddr};
 use super::ask::{Ask, LeadsAway, Opening};
+use super::cycles::AskId;
 use super::message::{AskError, Handle, Message, ReplyOf, ReplyValue, SendError};
 use super::streamed::Streamed;
 use super::streamed_reply::StreamedReply;
@@ -121,7 +122,12 @@ trait Receives<M: Message>: LeadsAway {
 
     /// Sends a message and waits for the reply without a limit: for a stream, until it is opened. The window of a stream is
     /// read when the future is polled first.
-    fn exchange(&self, message: M, window: Arc<AtomicU32>) -> BoxFuture<'_, Result<AnyReply, AskError<M>>>;
+    fn exchange(
+        &self,
+        message: M,
+        window: Arc<AtomicU32>,
+        ask: AskId,
+    ) -> BoxFuture<'_, Result<AnyReply, AskError<M>>>;
 }
 
 impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
@@ -153,13 +159,18 @@ impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
         self.tell_first(message).boxed()
     }
 
-    fn exchange(&self, message: M, window: Arc<AtomicU32>) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
+    fn exchange(
+        &self,
+        message: M,
+        window: Arc<AtomicU32>,
+        ask: AskId,
+    ) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
         if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
-            let opening = self.open_stream(message, window, None);
+            let opening = self.open_stream(message, window, None, ask);
             return async move { opening.await.map(|stream| -> AnyReply { Fenced::new(Box::new(stream)) }) }
                 .boxed();
         }
-        let exchange = self.exchange(message);
+        let exchange = self.exchange(message, ask);
         async move { exchange.await.map(|reply| -> AnyReply { Fenced::new(Box::new(reply)) }) }.boxed()
     }
 }
@@ -280,13 +291,14 @@ impl<M: Message, R: Message> Recipient<M, R> {
     /// # Errors
     /// The errors of [`WorkAddr::ask`].
     pub fn ask(&self, message: M) -> Ask<'_, impl Future<Output = Result<R, AskError<M>>> + use<'_, M, R>> {
+        let ask = AskId::next();
         let exchange = async move {
             let Some(to) = &self.to else {
                 return Err(AskError::NotHandled(SendError::unknown(&self.path, message)));
             };
-            Ok(typed(to.exchange(message, Arc::new(AtomicU32::new(1))).await?))
+            Ok(typed(to.exchange(message, Arc::new(AtomicU32::new(1)), ask).await?))
         };
-        Ask::new(&self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), exchange)
+        Ask::new(ask, &self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), exchange)
     }
 }
 
@@ -315,16 +327,17 @@ impl<M: Message, T: Message> Recipient<M, Streamed<T>> {
         &self,
         message: M,
     ) -> Ask<'_, Opening<impl Future<Output = Result<StreamedReply<T>, AskError<M>>> + use<'_, M, T>>> {
+        let ask = AskId::next();
         let opening = Opening::new(|window| async move {
             let Some(to) = &self.to else {
                 return Err(AskError::NotHandled(SendError::unknown(&self.path, message)));
             };
-            let reply = to.exchange(message, window).await?.into_inner().downcast();
+            let reply = to.exchange(message, window, ask).await?.into_inner().downcast();
             Ok(*reply.unwrap_or_else(|_| {
                 unreachable!("the type of the reply is checked where a recipient is made")
             }))
         });
-        Ask::new(&self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), opening)
+        Ask::new(ask, &self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), opening)
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
 use flowright::{
-    Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender, StreamSendError,
-    StreamSender, Streamed,
+    AskError, Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender,
+    StreamSendError, StreamSender, Streamed,
 };
 use futures::TryStreamExt;
 
@@ -273,6 +273,7 @@ impl Work for Lab {
             .accept::<Add>()
             .accept::<Sum>()
             .accept::<Find>()
+            .accept::<Round>()
             .accept::<Load>()
             .accept::<Break>()
             .accept::<Die>()
@@ -330,6 +331,26 @@ impl Handle<Find> for Lab {
     async fn handle(&mut self, Find(path): Find, cx: &mut WorkContext<Self>) -> Self::Reply {
         let found = cx.find::<Self>(&path).await.map_err(|error| error.to_string())?;
         found.ask(Sum).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A question whose handler asks the first Work of the route to ask the rest of it. Answered by the names of a cycle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Round(pub(crate) Vec<WorkAddr<Lab>>);
+
+impl Handle<Round> for Lab {
+    type Reply = std::result::Result<(), Vec<String>>;
+
+    async fn handle(&mut self, Round(mut route): Round, _: &mut WorkContext<Self>) -> Self::Reply {
+        if route.is_empty() {
+            return Ok(());
+        }
+        let next = route.remove(0);
+        match next.ask(Round(route)).await {
+            Ok(told) => told,
+            Err(AskError::Deadlock { cycle, .. }) => Err(cycle),
+            Err(error) => Err(vec![error.to_string()]),
+        }
     }
 }
 

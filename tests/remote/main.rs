@@ -11,6 +11,7 @@ mod apart;
 mod certificates;
 mod connections;
 mod dead_letters;
+mod deadlocks;
 mod faults;
 mod fences;
 mod files;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         certificates::TESTS,
         connections::TESTS,
         dead_letters::TESTS,
+        deadlocks::TESTS,
         faults::TESTS,
         fences::TESTS,
         files::TESTS,

@@ -39,6 +39,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         })
         .main(),
         // A program whose `a` is restarted when it fails.
+        "ring" => App::new(crate::deadlocks::ring).main(),
         "restarts" => App::new(|| {
             let restart = Restart::on_failure().max(5).backoff(Duration::ZERO..Duration::ZERO);
             Suite::new(lab(Placement::Process).restart(restart), lab(Placement::Thread), |suite, _| {

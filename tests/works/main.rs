@@ -3,6 +3,7 @@
 mod artifacts;
 mod batches;
 mod dead_letters;
+mod deadlocks;
 mod drives;
 mod failures;
 mod finds;

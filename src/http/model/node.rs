@@ -90,6 +90,8 @@ pub(in crate::http) struct NodeView {
     pub(in crate::http) messages_lost: Option<u64>,
     /// Asks dropped before a handler began, because the caller had stopped waiting; `null` while it is unknown.
     pub(in crate::http) questions_abandoned: Option<u64>,
+    /// Asks that failed because Works waited for each other's replies; `null` while it is unknown.
+    pub(in crate::http) deadlocks: Option<u64>,
     /// Streamed replies that Works on the node are sending; `null` while it is unknown.
     pub(in crate::http) streams_open: Option<u64>,
     /// The time since the last message from the node, in seconds.
@@ -113,6 +115,7 @@ impl From<NodeStatus> for NodeView {
             payloads: node.load_report.as_ref().map(UsageView::from),
             messages_lost: node.load_report.as_ref().map(|load_report| load_report.messages_lost),
             questions_abandoned: node.load_report.as_ref().map(|load_report| load_report.questions_abandoned),
+            deadlocks: node.load_report.as_ref().map(|load_report| load_report.deadlocks),
             streams_open: node.load_report.as_ref().map(|load_report| load_report.streams_open),
             // In tenths: the number is for people, and every new digit would be a change to send.
             heartbeat_age: (node.heartbeat_age * 10.0).round() / 10.0,
@@ -147,6 +150,7 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
         payloads: Some(UsageView::from(&load_report)),
         messages_lost: Some(load_report.messages_lost),
         questions_abandoned: Some(load_report.questions_abandoned),
+        deadlocks: Some(load_report.deadlocks),
         streams_open: Some(load_report.streams_open),
         heartbeat_age: 0.0,
         round_trip: None,

@@ -20,7 +20,8 @@ use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
-    BadNode, Claim, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
+    BadNode, Claim, Failure, FreeGpus, HostEvent, Reason, Report, Resources, WaitOrder, WaitReport,
+    WaitsElsewhere, check_labels, check_node_name,
 };
 
 /// Longest pause between checks of the process of an unreachable node.
@@ -60,6 +61,7 @@ impl Head {
         }
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
+        self.cycles.lost(id);
         self.copies.lost_node(link, why, node.is_leaving);
         let mut state = self.state.lock();
         let mut lost = Vec::new();
@@ -171,6 +173,14 @@ impl Head {
             // The connections of a process close a moment before it has ended.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl WaitsElsewhere for Head {
+    fn order(&self, process: u64, order: WaitOrder) {
+        if let Some(link) = Nodes::link_of(self, process) {
+            link.control(&Control::Wait(order));
         }
     }
 }
@@ -310,6 +320,20 @@ impl PeerHandler for Head {
                 self.ready_queue.ring_again();
             }
             Control::Locate { path } => self.locate(link, &path)?,
+            Control::WaitReport(report) => {
+                if let WaitReport::Waits { work, asked, .. } = &report {
+                    let is_long = |path: &ActorPath| path.as_str().len() > ActorPath::LONGEST_FROM_AFAR;
+                    if is_long(work) || is_long(asked) {
+                        return Err("the peer reported a wait at a path that is too long".to_owned());
+                    }
+                }
+                // That of a process that was given up would not be removed again.
+                let card = link.peer();
+                let is_current = |node: &Node| Arc::ptr_eq(&node.link, link);
+                if self.state.lock().nodes.get(&card.id).is_some_and(is_current) {
+                    self.cycles.arrived(card.id, report);
+                }
+            }
             Control::LookUp { number, path } => {
                 if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
                     return Err("the peer looked up a path that is too long".to_owned());

@@ -218,7 +218,7 @@ impl Link {
                 },
             };
             let question = envelope.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
-            let window = envelope.window();
+            let (window, ask) = (envelope.window(), envelope.ask());
             let mut state = self.state.lock();
             // Under the lock, because `withdraw_abandoned` looks for abandoned questions under it.
             if envelope.is_abandoned() {
@@ -247,9 +247,9 @@ impl Link {
                 state.session.push(|out| {
                     match (question, window) {
                         (Some(question), Some(window)) => {
-                            begin_ask_for_stream(out, channel.number, sender, question, window);
+                            begin_ask_for_stream(out, channel.number, sender, question, window, ask);
                         }
-                        (Some(question), None) => begin_ask(out, channel.number, sender, question),
+                        (Some(question), None) => begin_ask(out, channel.number, sender, question, ask),
                         (None, _) => begin_tell(out, channel.number, sender),
                     }
                     out.put_slice(message);

@@ -10,7 +10,8 @@ use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::work::{
-    ByReason, CloseReason, DeadLetter, FencingToken, Found, KnownStep, LoadReport, NoReply, Report, StreamEnd,
+    ByReason, CloseReason, DeadLetter, FencingToken, Found, KnownStep, LoadReport, NoReply, Report,
+    StreamEnd, WaitOrder, WaitReport,
 };
 
 /// A reference that is part of the next message.
@@ -102,6 +103,8 @@ pub(crate) enum Control {
         number: u64,
         found: Found,
     },
+    /// Checks or ends a wait of a Work for an ask.
+    Wait(WaitOrder),
     /// Acknowledges a [`LoadReport`](Self::LoadReport).
     LoadReportAck,
     /// Tells a node that is about to leave that nothing runs on it any more, or a process that its Work is over: it
@@ -195,6 +198,8 @@ pub(crate) enum Control {
     Locate {
         path: ActorPath,
     },
+    /// A Work waits for an ask, or does not any more.
+    WaitReport(WaitReport),
     /// Asks what is at this path of the App; answered by `LookedUp`.
     LookUp {
         number: u64,
@@ -353,6 +358,8 @@ impl Control {
             Self::Recorded { .. } => "recorded",
             Self::LoadReportAck => "load_report_ack",
             Self::Locate { .. } => "locate",
+            Self::Wait(_) => "wait",
+            Self::WaitReport(_) => "wait_report",
             Self::LookUp { .. } => "look_up",
             Self::LookedUp { .. } => "looked_up",
             Self::Unlocate { .. } => "unlocate",

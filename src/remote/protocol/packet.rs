@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use super::Control;
 use crate::wire::{self, CodecError};
+use crate::work::AskId;
 
 /// Initial credit of a channel, in messages.
 pub(in crate::remote) const FIRST_CREDIT: u32 = 64;
@@ -25,6 +26,8 @@ pub(in crate::remote) enum Packet<'a> {
         channel: u32,
         sender: u32,
         question: u64,
+        /// The id of the ask, if a Work may await it.
+        ask: Option<AskId>,
         body: &'a [u8],
     },
     /// An ask whose reply is to be a stream.
@@ -34,6 +37,8 @@ pub(in crate::remote) enum Packet<'a> {
         question: u64,
         /// The number of items that may be sent at first, and the most that may be on their way at any time.
         window: u32,
+        /// The id of the ask, if a Work may await it.
+        ask: Option<AskId>,
         body: &'a [u8],
     },
     Answer {
@@ -87,6 +92,8 @@ const RETURNED_QUESTION: u8 = 6;
 const ASK_FOR_STREAM: u8 = 7;
 const ITEM: u8 = 8;
 const ITEM_CREDIT: u8 = 9;
+const ASK_WITH_ID: u8 = 10;
+const ASK_FOR_STREAM_WITH_ID: u8 = 11;
 
 impl<'a> Packet<'a> {
     pub(in crate::remote) fn read(mut body: &'a [u8]) -> Result<Self, PacketError> {
@@ -96,6 +103,8 @@ impl<'a> Packet<'a> {
             ITEM_CREDIT => 12,
             ASK => 16,
             ASK_FOR_STREAM => 20,
+            ASK_WITH_ID => 24,
+            ASK_FOR_STREAM_WITH_ID => 28,
             TELL | RETURNED | ANSWER | ITEM | CREDIT | RETURNED_QUESTION => 8,
             _ => return Err(PacketError::UnknownKind(kind)),
         };
@@ -105,14 +114,19 @@ impl<'a> Packet<'a> {
         Ok(match kind {
             CONTROL => Self::Control(Box::new(wire::decode(body).map_err(PacketError::Control)?)),
             TELL => Self::Tell { channel: body.get_u32(), sender: body.get_u32(), body },
-            ASK => {
-                Self::Ask { channel: body.get_u32(), sender: body.get_u32(), question: body.get_u64(), body }
-            }
-            ASK_FOR_STREAM => Self::AskForStream {
+            ASK | ASK_WITH_ID => Self::Ask {
+                channel: body.get_u32(),
+                sender: body.get_u32(),
+                question: body.get_u64(),
+                ask: read_id(kind == ASK_WITH_ID, &mut body),
+                body,
+            },
+            ASK_FOR_STREAM | ASK_FOR_STREAM_WITH_ID => Self::AskForStream {
                 channel: body.get_u32(),
                 sender: body.get_u32(),
                 question: body.get_u64(),
                 window: body.get_u32(),
+                ask: read_id(kind == ASK_FOR_STREAM_WITH_ID, &mut body),
                 body,
             },
             ITEM => Self::Item { question: body.get_u64(), body },
@@ -123,6 +137,11 @@ impl<'a> Packet<'a> {
             _ => Self::Credit { channel: body.get_u32(), more: body.get_u32() },
         })
     }
+}
+
+/// Reads the id of an ask, which was checked to be there.
+fn read_id(has_id: bool, body: &mut &[u8]) -> Option<AskId> {
+    has_id.then(|| AskId::numbered(body.get_u64())).and_then(AskId::known)
 }
 
 pub(in crate::remote) fn write_control(out: &mut BytesMut, control: &Control) -> Result<(), CodecError> {
@@ -136,11 +155,18 @@ pub(in crate::remote) fn begin_tell(out: &mut BytesMut, channel: u32, sender: u3
     out.put_u32(sender);
 }
 
-pub(in crate::remote) fn begin_ask(out: &mut BytesMut, channel: u32, sender: u32, question: u64) {
-    out.put_u8(ASK);
+pub(in crate::remote) fn begin_ask(
+    out: &mut BytesMut,
+    channel: u32,
+    sender: u32,
+    question: u64,
+    ask: Option<AskId>,
+) {
+    out.put_u8(if ask.is_some() { ASK_WITH_ID } else { ASK });
     out.put_u32(channel);
     out.put_u32(sender);
     out.put_u64(question);
+    ask.into_iter().for_each(|ask| out.put_u64(ask.number()));
 }
 
 pub(in crate::remote) fn begin_ask_for_stream(
@@ -149,12 +175,14 @@ pub(in crate::remote) fn begin_ask_for_stream(
     sender: u32,
     question: u64,
     window: u32,
+    ask: Option<AskId>,
 ) {
-    out.put_u8(ASK_FOR_STREAM);
+    out.put_u8(if ask.is_some() { ASK_FOR_STREAM_WITH_ID } else { ASK_FOR_STREAM });
     out.put_u32(channel);
     out.put_u32(sender);
     out.put_u64(question);
     out.put_u32(window);
+    ask.into_iter().for_each(|ask| out.put_u64(ask.number()));
 }
 
 pub(in crate::remote) fn write_item(out: &mut BytesMut, question: u64, item: &[u8]) {
@@ -216,14 +244,33 @@ mod tests {
     #[test]
     fn messages_of_streams_travel() {
         let mut bytes = BytesMut::new();
-        begin_ask_for_stream(&mut bytes, 3, 5, u64::MAX, 64);
-        bytes.put_slice(b"message");
-        let read = Packet::read(&bytes).unwrap();
-        let Packet::AskForStream { channel: 3, sender: 5, question: u64::MAX, window: 64, body: b"message" } =
-            read
-        else {
-            panic!("{read:?}")
-        };
+        for id in [None, Some(AskId::numbered(5))] {
+            bytes.clear();
+            begin_ask_for_stream(&mut bytes, 3, 5, u64::MAX, 64, id);
+            bytes.put_slice(b"message");
+            let read = Packet::read(&bytes).unwrap();
+            let Packet::AskForStream {
+                channel: 3,
+                sender: 5,
+                question: u64::MAX,
+                window: 64,
+                ask,
+                body: b"message",
+            } = read
+            else {
+                panic!("{read:?}")
+            };
+            assert_eq!(ask, id);
+            bytes.clear();
+            begin_ask(&mut bytes, 3, 5, u64::MAX, id);
+            bytes.put_slice(b"message");
+            let read = Packet::read(&bytes).unwrap();
+            let Packet::Ask { channel: 3, sender: 5, question: u64::MAX, ask, body: b"message" } = read
+            else {
+                panic!("{read:?}")
+            };
+            assert_eq!(ask, id);
+        }
         bytes.clear();
         write_item(&mut bytes, 7, b"item");
         let read = Packet::read(&bytes).unwrap();
@@ -232,7 +279,7 @@ mod tests {
         write_item_credit(&mut bytes, 7, 16);
         let read = Packet::read(&bytes).unwrap();
         let Packet::ItemCredit { question: 7, more: 16 } = read else { panic!("{read:?}") };
-        for kind in [ASK_FOR_STREAM, ITEM, ITEM_CREDIT] {
+        for kind in [ASK_FOR_STREAM, ASK_WITH_ID, ASK_FOR_STREAM_WITH_ID, ITEM, ITEM_CREDIT] {
             assert!(matches!(Packet::read(&[kind, 0, 0, 0, 0, 0, 0, 0]), Err(PacketError::TooShort)));
         }
     }

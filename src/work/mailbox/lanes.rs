@@ -85,6 +85,11 @@ impl<M: Item> Lanes<M> {
         *self = earlier;
     }
 
+    /// Returns true if `which` is true for a message.
+    pub(super) fn has(&self, which: impl Fn(&M) -> bool) -> bool {
+        self.first.iter().chain(&self.others).any(which)
+    }
+
     /// Removes the messages for which `which` is true.
     pub(super) fn take(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
         let mut taken = Vec::new();

@@ -222,6 +222,11 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.messages.take(which)
     }
 
+    /// Returns true if `which` is true for a waiting message, returned ones included.
+    pub(crate) fn has(&self, which: impl Fn(&M) -> bool) -> bool {
+        [&self.returned, &self.held, &self.messages].into_iter().any(|queue| queue.has(&which))
+    }
+
     /// Removes all waiting messages for which `which` is true, including returned ones.
     pub(crate) fn take_waiting(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
         let queues = [&mut self.returned, &mut self.held, &mut self.messages];

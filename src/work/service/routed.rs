@@ -9,6 +9,7 @@ use futures::future::LocalBoxFuture;
 use super::dispatch::ReplicaId;
 use crate::trace::Cause;
 use crate::wire::CodecError;
+use crate::work::cycles::AskId;
 use crate::work::dead_letters::{DeadLetterReason, Lost, SenderId};
 use crate::work::envelope::{AnyEnvelope, BoxedEnvelope, Deliver, NoReply, Outcome};
 use crate::work::mailbox::CloseReason;
@@ -89,6 +90,10 @@ impl<W: Work> AnyEnvelope for Routed<W> {
     fn is_question(&self) -> bool {
         // An ask for a stream has a reader, which a `tell` does not have.
         self.envelope.is_question() || !self.envelope.has_stream()
+    }
+
+    fn ask(&self) -> Option<AskId> {
+        AnyEnvelope::ask(&*self.envelope)
     }
 
     fn window(&self) -> Option<u32> {

@@ -10,6 +10,7 @@ crate::tests![
     a_work_is_asked_with_json,
     a_question_without_an_answer_says_why,
     question_of_a_client_that_has_gone_is_dropped,
+    cycle_of_asks_is_counted,
     panics_of_serde_code_in_json_are_the_questions_failure,
     works_are_stopped_started_and_restarted,
     stop_of_an_operator_holds_against_its_flow,
@@ -35,7 +36,7 @@ fn a_question_without_an_answer_says_why() {
     assert_problem(&ask("nobody/messages/Turn", "8"), 404, "no work `nobody`");
     let unknown = ask("dials.0/messages/Trun", "8");
     assert_problem(&unknown, 404, "no message `Trun`");
-    assert_eq!(unknown.json()["known"], json!(["Turn", "Break", "Hang"]));
+    assert_eq!(unknown.json()["known"], json!(["Turn", "Break", "Hang", "Call"]));
     assert_problem(&ask("dials.0/messages/Turn", "\"eight\""), 422, "expected u32");
     assert_problem(&ask("dials.0/messages/Turn", "{"), 400, "not valid JSON");
     assert_problem(&ask("dials.0/messages/Turn?timeout=0", "8"), 400, "timeout");
@@ -50,6 +51,19 @@ fn a_question_without_an_answer_says_why() {
     assert_problem(&ask("dials.0/messages/Break", "null"), 502, "failed while it handled");
     served.wait_for(|document| document["works"]["dials.0"]["stage"] == "failed");
     assert_problem(&ask("dials.0/messages/Turn", "8"), 409, "has failed");
+    served.stop();
+}
+
+/// An ask that fails because Works wait for each other is counted in the metrics and shown with its node.
+fn cycle_of_asks_is_counted() {
+    let served = serve();
+    let answer = post(served.address, "/api/v1/works/dials.0/messages/Call", "[\"dials.1\", \"dials.0\"]");
+    let cycle = answer.json();
+    let is_either = cycle == json!(["dials.0", "dials.1", "dials.0"]);
+    assert!(is_either || cycle == json!(["dials.1", "dials.0", "dials.1"]), "{cycle}");
+    let metrics = get(served.address, "/metrics").body;
+    assert!(metrics.contains("\nflowright_ask_deadlocks_total{node=\"head\"} 1\n"), "{metrics}");
+    assert_eq!(served.get("/api/v1/nodes")["head"]["deadlocks"], 1);
     served.stop();
 }
 

@@ -9,7 +9,7 @@ pub(crate) mod shown;
 use std::net::SocketAddr;
 
 use flowright::prelude::*;
-use flowright::{AppHandle, WorkAddr};
+use flowright::{AppHandle, AskError, WorkAddr};
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 
@@ -30,7 +30,7 @@ impl Work for Dial {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Turn>().accept::<Break>().accept::<Hang>();
+        messages.accept::<Turn>().accept::<Break>().accept::<Hang>().accept::<Call>();
     }
 }
 
@@ -73,6 +73,26 @@ impl Handle<Hang> for Dial {
         self.value = ABANDONED;
         cx.publish(self);
         std::future::pending::<()>().await;
+    }
+}
+
+/// A question whose handler finds the first dial of these paths and asks it to ask the others. Answered by the names of a
+/// cycle.
+#[derive(Serialize, Deserialize)]
+struct Call(Vec<String>);
+
+impl Handle<Call> for Dial {
+    type Reply = Vec<String>;
+
+    async fn handle(&mut self, Call(mut paths): Call, cx: &mut WorkContext<Self>) -> Vec<String> {
+        if paths.is_empty() {
+            return Vec::new();
+        }
+        let next = cx.find::<Self>(&paths.remove(0)).await.expect("there is such a dial");
+        match next.ask(Call(paths)).await {
+            Err(AskError::Deadlock { cycle, .. }) => cycle,
+            answer => answer.expect("it answers"),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ fn health_state_and_status_are_shown() {
         ("succeeded".into(), 1.into(), true.into())
     );
     assert_eq!(shown("runs"), json!({ "waiting": 0, "succeeded": 1, "failed": 0, "stopped": 0 }));
-    assert_eq!(shown("messages"), json!(["Turn", "Break", "Hang"]));
+    assert_eq!(shown("messages"), json!(["Turn", "Break", "Hang", "Call"]));
     assert_eq!((shown("node"), shown("placement")), ("head".into(), "thread".into()));
     assert_eq!(status["flows"][""]["type"], "Board");
     assert_eq!(status["nodes"]["head"]["works"], json!(["dials.0", "dials.1"]));
