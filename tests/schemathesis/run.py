@@ -42,7 +42,9 @@ def main():
             found.group(1) for line in app.stderr if (found := re.search(r"(http://\S+)/view", line))
         )
         st = pathlib.Path(sys.executable).with_name("st")
-        command = [str(st), "run", f"{base}/api/v1/openapi.json", "--max-examples", "200", "--seed", "1"]
+        config = pathlib.Path(__file__).with_name("schemathesis.toml")
+        command = [str(st), "--config-file", str(config), "run", f"{base}/api/v1/openapi.json"]
+        command += ["--max-examples", "200", "--seed", "1"]
         command += ["--checks", "all", "--continue-on-failure", "--no-color"]
         for path in LEFT_OUT:
             command += ["--exclude-path", path]
