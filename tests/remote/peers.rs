@@ -101,7 +101,7 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
         (data(1, b""), "peer sent a message that is too short"),
         (data(1, b"\x01\0"), "peer sent a message that is too short"),
         (data(1, b"\x4d"), "peer sent a message of an unknown kind (77)"),
-        (data(1, b"\x01\0\0\0\0\x05"), "a message came on channel 0, which is not open"),
+        (data(1, b"\x01\0\0\0\0\0\0\0\0\x05"), "a message came on channel 0, which is not open"),
         (data(1, b"\x04\0\0\0\0\0\0\0\x01"), "credit for channel 0, which was never opened"),
         (data(1, b"\0\xc1"), "peer sent an invalid control message"),
         (data(1, b"\0\x81\xa3end\x81\xa3why\xa3now"), "a node may not send"),
