@@ -24,6 +24,7 @@ mod builder;
 mod check;
 mod children;
 mod context;
+mod deserialisable;
 mod error;
 mod flow_link;
 mod flow_ref;
