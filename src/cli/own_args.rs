@@ -106,6 +106,8 @@ impl App {
     /// those of an empty command line without it. The commands `journal check` and `journal rereact` take the arguments
     /// behind a `--`.
     ///
+    /// A positional argument also takes what is no command of Flowright, such as a misspelt one.
+    ///
     /// ```no_run
     /// # use flowright::prelude::*;
     /// #[derive(clap::Args, Serialize, Deserialize)]

@@ -46,7 +46,7 @@ pub enum ArgsError {
     /// Required arguments are missing, in an App that is not started by `main`.
     #[error("the arguments of this App are incomplete; set them with `App::args`: {why}")]
     Incomplete {
-        /// What is missing.
+        /// The missing arguments, as the command line would report them.
         why: String,
     },
     /// The arguments do not serialise, or cannot be read back.
@@ -54,7 +54,7 @@ pub enum ArgsError {
     Codec {
         /// The name of their type.
         type_name: &'static str,
-        /// What serde says.
+        /// The error of serde, as text.
         why: String,
     },
 }

@@ -57,7 +57,7 @@ struct Model {
     next: u64,
     /// The cycles that have stood at some moment, each as the asks of its Works in order, from the smallest.
     stood: BTreeSet<Vec<AskId>>,
-    /// Those that the head has confirmed.
+    /// Cycles that the head has confirmed.
     confirmed: BTreeSet<Vec<AskId>>,
     /// Number of asks that have failed.
     failed: usize,

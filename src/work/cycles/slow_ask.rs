@@ -40,12 +40,12 @@ struct State {
     cycle: Option<Vec<ActorPath>>,
 }
 
-/// What the Work of a slow ask is to find out after its next poll.
+/// The questions that the Work of a slow ask answers after its next poll.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::work) struct Due {
-    /// Whether it waits for the ask, for a report.
+    /// True if the Work is to report whether it waits for the ask.
     pub(in crate::work) report: bool,
-    /// Whether it still does, for a round of the head, and whether it has this question.
+    /// The round in which the head asks whether the wait still stands, and the question that the Work must have.
     pub(in crate::work) check: Option<(u64, AskId)>,
 }
 
