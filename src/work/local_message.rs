@@ -15,7 +15,9 @@ const STAYS: &str =
 /// an `Arc`. It is moved, as between threads.
 ///
 /// Sent to a Work in another process or on a node, it comes back with
-/// [`SendError::Unsendable`](crate::SendError::Unsendable); nothing of it is sent. A caller in another process gets
+/// [`SendError::Unsendable`](crate::SendError::Unsendable); nothing of it is sent. While the Work is being started or moved,
+/// a `tell` waits in the mailbox before its process is known; if that is another one, the message becomes a dead letter
+/// ([`DeadLetterReason::Unsendable`](crate::DeadLetterReason::Unsendable)). A caller in another process gets
 /// [`AskError::ReplyNotSent`](crate::AskError::ReplyNotSent) in place of a `Local` reply. It is not declared in
 /// [`Work::messages`](crate::Work::messages), and has no place in states and inputs.
 ///

@@ -1,6 +1,8 @@
 //! Values that do not serialise, as messages: within a process, and towards others.
 
 use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Instant;
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -115,6 +117,18 @@ fn local_message_reaches_a_work_of_the_process() {
     }
 }
 
+/// Tells `message` until it is refused: while the Work's process starts, messages wait in the mailbox.
+fn refused(app: &TestApp, keeper: &WorkAddr<Keeper>, message: Local<Key>) -> SendError<Local<Key>> {
+    let give_up = Instant::now() + LIMIT;
+    while Instant::now() < give_up {
+        match app.block_on(keeper.tell(message.clone())) {
+            Ok(()) => thread::yield_now(),
+            Err(error) => return error,
+        }
+    }
+    panic!("it is still accepted")
+}
+
 /// The message comes back as it was, whether it was asked or told, and the Work is as good as before.
 fn local_message_for_another_process_comes_back() {
     for place in ["process", "n", "n/pool"] {
@@ -126,7 +140,7 @@ fn local_message_for_another_process_comes_back() {
             let AskError::NotHandled(SendError::Unsendable { message, .. }) = asked else {
                 panic!("{place}: {asked}");
             };
-            let told = app.block_on(keeper.tell(message.into_inner())).expect_err("it cannot be sent");
+            let told = refused(app, &keeper, message.into_inner());
             let SendError::Unsendable { message, .. } = told else { panic!("{place}: {told}") };
             message.into_inner().send(3).expect("the channel is that of the test");
             assert_eq!(receiver.recv(), Ok(3), "{place}");
