@@ -174,11 +174,11 @@ pub use crate::wire::CodecError;
 pub use crate::work::{
     ArgsError, Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
     DEFAULT_STREAM_WINDOW, DeadLetter, DeadLetterReason, DeadLetterSender, Deferred, End, EndKind,
-    FencingToken, FindError, Handle, HandleBatch, HttpStatus, InDoubt, IntoReply, Local, Message, Messages,
-    NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason, Recipient, ReplyOf, ReplySender,
-    ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing, Selector, SendError, SingleReply, Stage,
-    Status, StepError, Stopped, StreamError, StreamSendError, StreamSender, Streamed, StreamedReply, Timer,
-    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
+    FencingToken, FindError, Handle, HandleBatch, HandledBy, HttpStatus, InDoubt, IntoReply, Local, Message,
+    Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason, Recipient, ReplyOf,
+    ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing, Selector, SendError,
+    SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError, StreamSender, Streamed,
+    StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

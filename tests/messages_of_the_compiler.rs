@@ -1,7 +1,8 @@
 //! Compiler errors for programs that are nearly right.
 //!
 //! Each file in `tests/compile_fail` must not compile, and lists in its first lines (`//! says: …`) texts of this crate
-//! that must be in the output of the compiler. The rest of the output may change with the compiler.
+//! that must be in the output of the compiler, and texts that must not be (`//! never says: …`). The rest of the output
+//! may change with the compiler.
 //!
 //! The tests call the compiler directly, with the crates that cargo has built for this test: that needs no network and
 //! no second build of the dependencies.
@@ -85,11 +86,14 @@ fn a_program_that_is_nearly_right_is_told_what_is_missing() {
     for entry in fs::read_dir(root.join("tests/compile_fail")).expect("the programs are there") {
         let program = entry.expect("their folder can be read").path();
         let text = fs::read_to_string(&program).expect("a program can be read");
-        let says: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("//! says: ")).collect();
+        let listed = |prefix| text.lines().filter_map(move |line| line.strip_prefix(prefix));
+        let says: Vec<_> = listed("//! says: ").collect();
         let (taken, answer) = crates.compile(&program);
         let missing: Vec<_> = says.iter().filter(|words| !answer.contains(**words)).collect();
-        if taken || says.is_empty() || !missing.is_empty() {
-            wrong.push(format!("{}: {missing:?} is not in\n{answer}", program.display()));
+        let extra: Vec<_> = listed("//! never says: ").filter(|words| answer.contains(words)).collect();
+        if taken || says.is_empty() || !missing.is_empty() || !extra.is_empty() {
+            let program = program.display();
+            wrong.push(format!("{program}: {missing:?} is not, or {extra:?} is, in\n{answer}"));
         }
         programs += 1;
     }

@@ -29,8 +29,8 @@ use crate::payload;
 use crate::state::{StateError, Tracker};
 use crate::wire;
 use crate::work::{
-    DEFAULT_MAILBOX, Handle, Input, Message, OutputError, Placement, Resources, RunKey, SendError, Stage,
-    Status, Work, WorkAddr, WorkType,
+    DEFAULT_MAILBOX, HandledBy, Input, OutputError, Placement, Resources, RunKey, SendError, Stage, Status,
+    Work, WorkAddr, WorkType,
 };
 
 /// A Flow's handle to one of its Works: its last published state and its statuses, and the methods to run, stop and
@@ -304,10 +304,7 @@ impl<W: Work> WorkRef<W> {
     ///
     /// # Errors
     /// [`SendError`] with the message; [`SendError::Full`] if there is no room.
-    pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
-    where
-        W: Handle<M>,
-    {
+    pub fn try_tell<M: HandledBy<W>>(&self, message: M) -> Result<(), SendError<M>> {
         self.addr().try_tell(message)
     }
 

@@ -20,7 +20,9 @@ use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo, ServedBy};
 use super::executing::{is_running, is_served};
 use super::found::{Found, similar};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
-use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, SendError, SingleReply};
+use super::message::{
+    AskError, Handle, HandledBy, ItemOf, Message, ReplyOf, ReplyValue, SendError, SingleReply,
+};
 use super::route::Locator;
 use super::streamed::Streamed;
 use super::streamed_reply::StreamedReply;
@@ -123,10 +125,7 @@ impl<W: Work> WorkAddr<W> {
     /// # Errors
     /// [`SendError`] with the message, but never [`SendError::Full`]. [`SendError::ToItself`] is returned where waiting
     /// would never end.
-    pub async fn tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
-    where
-        W: Handle<M>,
-    {
+    pub async fn tell<M: HandledBy<W>>(&self, message: M) -> Result<(), SendError<M>> {
         self.send(message, false).await
     }
 
@@ -155,10 +154,7 @@ impl<W: Work> WorkAddr<W> {
     ///
     /// # Errors
     /// [`SendError`] with the message; [`SendError::Full`] if there is no room.
-    pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
-    where
-        W: Handle<M>,
-    {
+    pub fn try_tell<M: HandledBy<W>>(&self, message: M) -> Result<(), SendError<M>> {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
         let refused = mailbox.try_send(Envelope::<W, M>::new(message, ReplyTo::Nobody(None)));
         refused.map_err(|refused| {
@@ -196,10 +192,7 @@ impl<W: Work> WorkAddr<W> {
     ///
     /// # Errors
     /// The errors of [`tell`](Self::tell).
-    pub async fn tell_first<M: Message>(&self, message: M) -> Result<(), SendError<M>>
-    where
-        W: Handle<M>,
-    {
+    pub async fn tell_first<M: HandledBy<W>>(&self, message: M) -> Result<(), SendError<M>> {
         self.send(message, true).await
     }
 
@@ -212,13 +205,10 @@ impl<W: Work> WorkAddr<W> {
     ///
     /// # Errors
     /// [`AskError`], which tells whether a handler may have seen the message.
-    pub fn ask<M: Message>(
+    pub fn ask<M: HandledBy<W, Reply: SingleReply>>(
         &self,
         message: M,
-    ) -> Ask<'_, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>>
-    where
-        W: Handle<M, Reply: SingleReply>,
-    {
+    ) -> Ask<'_, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>> {
         let ask = AskId::next();
         let exchange = self.exchange(message, ask);
         let exchange = async move {
@@ -287,12 +277,10 @@ impl<W: Work> WorkAddr<W> {
     /// # Errors
     /// [`AskError`], which tells whether a handler may have seen the message. What happens later is a
     /// [`StreamError`](crate::StreamError) among the items.
-    pub fn stream<M: Message, T: Message>(
+    pub fn stream<M: HandledBy<W, Reply = Streamed<T>>, T: Message>(
         &self,
         message: M,
     ) -> Ask<'_, Opening<impl Future<Output = Result<StreamedReply<T>, AskError<M>>> + use<'_, W, M, T>>>
-    where
-        W: Handle<M, Reply = Streamed<T>>,
     {
         let ask = AskId::next();
         let opening = Opening::new(|window| self.open_stream(message, window, None, ask));

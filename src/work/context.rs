@@ -25,7 +25,7 @@ use super::executing::{Handling, Serving, caller_waits, is_handling, poll_caller
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
-use super::message::{Handle, Message};
+use super::message::{HandledBy, Message};
 use super::message_counts::OpenStream;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
@@ -530,10 +530,7 @@ impl<W: Work> WorkContext<W> {
     ///     }
     /// }
     /// ```
-    pub fn notify_after<M: Message>(&mut self, delay: Duration, message: M) -> Timer
-    where
-        W: Handle<M>,
-    {
+    pub fn notify_after<M: HandledBy<W>>(&mut self, delay: Duration, message: M) -> Timer {
         let (work, message) = (self.addr(), Fenced::new(message));
         self.timers().after(delay, async move {
             let _ = work.notify(message.into_inner()).await;
@@ -584,10 +581,7 @@ impl<W: Work> WorkContext<W> {
     /// # }
     /// # flowright::testing::TestApp::start(Root::default).wait_for_exit().result.unwrap();
     /// ```
-    pub fn notify_every<M: Message + Clone>(&mut self, period: Duration, message: M) -> Timer
-    where
-        W: Handle<M>,
-    {
+    pub fn notify_every<M: HandledBy<W> + Clone>(&mut self, period: Duration, message: M) -> Timer {
         let (work, message) = (self.addr(), Arc::new(Mutex::new(Fenced::new(message))));
         self.timers().every(period, move || {
             let (work, message) = (work.clone(), message.clone());

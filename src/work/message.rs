@@ -115,7 +115,7 @@ impl<T: Message> SingleReply for Deferred<T> {}
 
 /// The value that an `ask` of `W` with an `M` yields: the reply of the handler, or the value that it sends later. For a
 /// handler that replies with a stream of `T`s it is `Streamed<T>`.
-pub type ReplyOf<W, M> = <<W as Handle<M>>::Reply as IntoReply>::Value;
+pub type ReplyOf<W, M> = <<M as HandledBy<W>>::Reply as IntoReply>::Value;
 
 /// The value that an `ask` of `W` with an `M` yields, or that is an item of the stream.
 pub(super) type ItemOf<W, M> = <ReplyOf<W, M> as ReplyValue>::Item;
@@ -261,6 +261,39 @@ pub trait Handle<M: Message>: Work {
             replies
         }
     }
+}
+
+/// A message that a Work of type `W` handles. Implemented for every `M` for which `W` has a [`Handle<M>`], and never by
+/// hand.
+///
+/// Methods that send a message are bounded by it in place of `W: Handle<M>`, which it implies: a bound on the message
+/// says nothing before the type of the message is known, so that a compile error about a missing handler names both types.
+pub trait HandledBy<W: Work>:
+    Message + Names<W, Named: Handle<Self, Reply = <Self as HandledBy<W>>::Reply>>
+{
+    /// The reply of the handler, [`Handle::Reply`].
+    type Reply: IntoReply;
+}
+
+impl<W: Handle<M>, M: Message> HandledBy<W> for M {
+    type Reply = <W as Handle<M>>::Reply;
+}
+
+/// A type that names `T` by an associated type. A bound on an associated type of a supertrait is known wherever the trait
+/// is, which a `where` clause of a trait about another type is not: so [`HandledBy<W>`] implies a bound on `W`.
+#[doc(hidden)]
+pub trait Names<T>: NamesOne<T, Named = T> {}
+
+/// Has the associated type of [`Names`], which itself says what that type is.
+#[doc(hidden)]
+pub trait NamesOne<T> {
+    type Named;
+}
+
+impl<S, T> Names<T> for S {}
+
+impl<S, T> NamesOne<T> for S {
+    type Named = T;
 }
 
 /// Error returned when a message could not be delivered. Carries the message back to the caller.

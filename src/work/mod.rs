@@ -107,8 +107,8 @@ pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::REPORT_INTERVAL;
 pub use self::message::{
-    AskError, Handle, HttpStatus, IntoReply, Message, ReplyOf, ReplyValue, ReplyWithStatus, SendError,
-    SingleReply,
+    AskError, Handle, HandledBy, HttpStatus, IntoReply, Message, ReplyOf, ReplyValue, ReplyWithStatus,
+    SendError, SingleReply,
 };
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;

@@ -1,10 +1,11 @@
 //! says: `Server` has no handler for the message `Predict`
 //! says: write `impl Handle<Predict> for Server
+//! never says: `_`
 
 use flowright::prelude::*;
 
 #[derive(Serialize, Deserialize)]
-struct Predict;
+struct Predict(f64);
 
 #[derive(Default, Serialize, Deserialize)]
 struct Server;
@@ -18,7 +19,7 @@ impl Work for Server {
 }
 
 async fn ask(server: WorkAddr<Server>) {
-    let _ = server.tell(Predict).await;
+    let _ = server.tell(Predict(f64::from(1_u8))).await;
 }
 
 fn main() {

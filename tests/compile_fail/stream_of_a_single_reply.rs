@@ -1,4 +1,4 @@
-//! says: type mismatch resolving `<Server as Handle<Predict>>::Reply == Streamed<_>`
+//! says: type mismatch resolving `<Predict as HandledBy<Server>>::Reply == Streamed<_>`
 
 use flowright::prelude::*;
 
