@@ -109,6 +109,10 @@ impl<W: Work> WorkAddr<W> {
 
     /// Returns the number of messages that wait in the Work's mailbox in this process, plus those in flight from here
     /// if the Work lives in another process.
+    ///
+    /// The other process confirms the messages of one type together, once a quarter of the capacity of the mailbox has left
+    /// it (of 64, if the capacity is smaller). Until then they count as in flight: of each type, fewer than that quarter may
+    /// be counted although the mailbox is empty.
     pub fn waiting(&self) -> usize {
         self.mailbox.as_ref().map_or(0, |mailbox| mailbox.depth())
     }
