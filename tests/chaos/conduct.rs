@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::http::{Answer, Api};
+use crate::http::{Answer, Api, SERVICES};
 use crate::plan::{Ending, Plan, Rng, Role, WorkPlan};
 use crate::processes::{busy_ms, entries, held, in_detail, log_of, processes_below, processes_of};
 use crate::records::{Event, HTTP, Held, Kind, Outcome, Recorder, unique};
@@ -62,7 +62,10 @@ impl Conductor {
         let stop = Arc::new(AtomicBool::new(false));
         let asking =
             Asking { api: self.stage.api.clone(), recorder: self.recorder.clone(), stop: stop.clone() };
-        let works: Vec<_> = self.stage.plan.works.iter().map(|work| format!("works.{}", work.name)).collect();
+        let mut works: Vec<_> =
+            self.stage.plan.works.iter().map(|work| format!("works.{}", work.name)).collect();
+        // A service gets as many questions as several Works.
+        (0..3).for_each(|_| works.extend(self.services()));
         let asking = std::thread::spawn(move || asking.run(&works, seed));
         self.stage.schedule();
         while !self.stage.is_done() {
@@ -94,6 +97,17 @@ impl Conductor {
         self.recorder.record(Event::Phase { name: name.to_owned() });
     }
 
+    /// The paths of the services.
+    fn services(&self) -> Vec<String> {
+        self.stage.plan.services.iter().map(|service| format!("{SERVICES}{}", service.name)).collect()
+    }
+
+    /// The Works, except for replicas of services, which come and go.
+    fn members(&self) -> Result<serde_json::Map<String, Value>, String> {
+        Ok(self.works()?.into_iter().filter(|(path, _)| !path.starts_with(SERVICES)).collect())
+    }
+
+    /// All Works but the one that takes orders.
     fn works(&self) -> Result<serde_json::Map<String, Value>, String> {
         let status = self.stage.api.get("api/v1/status", Duration::from_secs(5)).ok()?;
         let works = status["works"].as_object().cloned().ok_or("the status has no Works")?;
@@ -104,7 +118,7 @@ impl Conductor {
     fn are_up(&mut self, when: &str) {
         let deadline = Instant::now() + WELL;
         loop {
-            let works = self.works();
+            let works = self.members();
             let down = match &works {
                 Err(why) => vec![("works".to_owned(), why.clone())],
                 Ok(works) => {
@@ -132,11 +146,13 @@ impl Conductor {
         }
     }
 
-    /// Has every Work ask every other one by each address that it has, until all are reached or the time limit is over.
+    /// Has every Work ask every other one and each service by each address that it has, until all are reached or the time
+    /// limit is over.
     fn survey(&mut self) {
         self.phase("survey");
-        let works = self.works().unwrap_or_default();
-        let only: Vec<&String> = works.keys().filter(|path| path.starts_with("works.")).collect();
+        let works = self.members().unwrap_or_default();
+        let mut only: Vec<String> = works.keys().filter(|path| path.starts_with("works.")).cloned().collect();
+        only.extend(self.services());
         let survey = json!({"only": only});
         let deadline = Instant::now() + REACHED;
         let mut left: Vec<String> = works.keys().cloned().collect();

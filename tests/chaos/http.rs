@@ -6,6 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
+/// Beginning of the paths of services, and of their replicas.
+pub(crate) const SERVICES: &str = "services.";
+
+/// Part of the path of a replica, between the path of its service and its own name.
+const REPLICAS: &str = ".replicas.";
+
 /// Requests to the present head.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -61,9 +67,11 @@ impl Api {
         })
     }
 
-    /// Asks a Work.
+    /// Asks a Work or a service.
     pub(crate) fn ask(&self, work: &str, message: &str, body: &Value, limit: Duration) -> Answer {
-        let path = format!("api/v1/works/{work}/messages/{message}?timeout={}", limit.as_secs_f64());
+        let is_service = work.starts_with(SERVICES) && !work.contains(REPLICAS);
+        let below = if is_service { "services" } else { "works" };
+        let path = format!("api/v1/{below}/{work}/messages/{message}?timeout={}", limit.as_secs_f64());
         self.post(&path, Some(body), limit + Duration::from_secs(5))
     }
 }

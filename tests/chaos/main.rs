@@ -10,6 +10,7 @@
 mod adoption;
 mod checker;
 mod conduct;
+mod exchanges;
 #[path = "../remote/held.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod held;
@@ -72,7 +73,9 @@ fn main() -> ExitCode {
         (None, Some(runs)) => some(runs),
         (None, None) => [FIXED.to_vec(), some(1)].concat(),
     };
-    let tests = [adoption::TESTS, checker::tests::TESTS, plan::TESTS].concat().into_iter();
+    let tests = [adoption::TESTS, checker::tests::TESTS, checker::exchange_tests::TESTS, plan::TESTS]
+        .concat()
+        .into_iter();
     let mut trials: Vec<_> = tests
         .map(|(name, test)| {
             Trial::test(name, move || {

@@ -57,6 +57,7 @@ pub(crate) struct Plan {
     pub(crate) nodes_first: bool,
     pub(crate) nodes: Vec<NodePlan>,
     pub(crate) works: Vec<WorkPlan>,
+    pub(crate) services: Vec<ServicePlan>,
     pub(crate) faults: Vec<Scheduled>,
     pub(crate) ending: Ending,
 }
@@ -82,6 +83,20 @@ pub(crate) struct WorkPlan {
     pub(crate) rest: Duration,
 }
 
+/// A service. Its versions follow each other at random; some of them never become ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServicePlan {
+    pub(crate) name: String,
+    /// Placement of each replica, as on the command line.
+    pub(crate) placement: String,
+    pub(crate) replicas: usize,
+    /// Number of replicas beyond the wanted one during a rollout.
+    pub(crate) extra: usize,
+    pub(crate) in_flight: usize,
+    /// True if a new version gives up the one that is rolled out.
+    pub(crate) is_impatient: bool,
+}
+
 /// The continuous activity of a Work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -91,6 +106,8 @@ pub(crate) enum Role {
     Serve,
     /// One short run after another, with numbers as inputs.
     Chores,
+    /// No run: its handlers ask others of this role, which may ask it.
+    Relay,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +250,12 @@ pub(crate) enum Route {
 /// Number of Works that may be added during a run.
 pub(crate) const EXTRAS: usize = 4;
 
+/// First letter of the names of Works with the role [`Role::Relay`].
+pub(crate) const RELAY: char = 'r';
+
+/// Number of Works with the role [`Role::Relay`].
+const RELAYS: usize = 5;
+
 impl Plan {
     /// Makes the plan of a seed, with faults for `lasts`. Processes and Works do not depend on `lasts`.
     pub(crate) fn new(seed: u64, lasts: Duration) -> Self {
@@ -248,11 +271,13 @@ impl Plan {
                 small_disk: small_disk == Some(n),
             })
             .collect();
-        let works = works(&mut rng, &nodes);
+        let mut works = works(&mut rng, &nodes);
         let tls = rng.percent(40);
         let nodes_first = rng.percent(50);
         let ending = *rng.pick(&[Ending::Http, Ending::Terminate, Ending::Interrupt]);
-        let mut plan = Self { seed, tls, nodes_first, nodes, works, faults: Vec::new(), ending };
+        works.extend(relays(&mut rng, &nodes));
+        let services = services(&mut rng, &nodes);
+        let mut plan = Self { seed, tls, nodes_first, nodes, works, services, faults: Vec::new(), ending };
         plan.faults = faults(&mut Rng::new(seed ^ 0x6661_756c_7473), &plan, lasts);
         plan
     }
@@ -295,6 +320,44 @@ fn works(rng: &mut Rng, nodes: &[NodePlan]) -> Vec<WorkPlan> {
             }
         })
         .collect()
+}
+
+/// Returns a random place, as on the command line.
+fn some_place(rng: &mut Rng, nodes: &[NodePlan]) -> String {
+    let node = &rng.pick(nodes).name;
+    match rng.below(7) {
+        0 => "thread".to_owned(),
+        1 => "pool".to_owned(),
+        2 | 3 => "process".to_owned(),
+        4 => node.clone(),
+        5 => format!("{node}/pool"),
+        _ => "*".to_owned(),
+    }
+}
+
+fn relays(rng: &mut Rng, nodes: &[NodePlan]) -> Vec<WorkPlan> {
+    let relay = |n| WorkPlan {
+        name: format!("{RELAY}{n}"),
+        placement: some_place(rng, nodes),
+        cpus: 0,
+        role: Role::Relay,
+        // Room for all messages that it can get: a cycle through a full mailbox is not found.
+        mailbox: 1024,
+        rest: if rng.percent(40) { Duration::ZERO } else { rng.millis(200, 3_000) },
+    };
+    (0..RELAYS).map(relay).collect()
+}
+
+fn services(rng: &mut Rng, nodes: &[NodePlan]) -> Vec<ServicePlan> {
+    let service = |n| ServicePlan {
+        name: format!("s{n}"),
+        placement: some_place(rng, nodes),
+        replicas: rng.between(1, 4) as usize,
+        extra: rng.between(1, 3) as usize,
+        in_flight: *rng.pick(&[1, 1, 2, 8]),
+        is_impatient: rng.percent(30),
+    };
+    (0..2).map(service).collect()
 }
 
 fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
@@ -412,7 +475,8 @@ fn same() {
     for seed in 0..200 {
         let plan = Plan::new(seed, Duration::from_secs(60));
         assert_eq!(plan, Plan::new(seed, Duration::from_secs(60)));
-        assert_eq!(plan.works, Plan::new(seed, Duration::ZERO).works);
+        let other = Plan::new(seed, Duration::ZERO);
+        assert_eq!((&plan.works, &plan.services), (&other.works, &other.services));
         assert!((2..=4).contains(&plan.nodes.len()) && plan.works.len() >= 26, "{plan:#?}");
         assert!(plan.faults.is_sorted_by_key(|fault| fault.at));
         let flips = plan.faults.iter().any(|fault| matches!(fault.fault, Fault::Trap { flip: true, .. }));

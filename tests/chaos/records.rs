@@ -72,6 +72,15 @@ pub(crate) enum Event {
         life: Life,
         version: u64,
     },
+    /// A replica of a service is about to say that it is ready.
+    Ready {
+        life: Life,
+    },
+    /// A Work has seen a violation of a promise itself.
+    Broken {
+        life: Life,
+        what: String,
+    },
     RunBegan {
         life: Life,
         run: u64,
@@ -112,6 +121,17 @@ pub(crate) enum Event {
         epoch: u32,
         work: String,
         run: u64,
+    },
+
+    // Recorded by the hook of the App.
+    /// `count` messages were lost that no handler saw and whose sender was not told so.
+    Letter {
+        epoch: u32,
+        to: String,
+        message: String,
+        sender: LetterSender,
+        reason: String,
+        count: u64,
     },
 
     // Recorded by the conductor.
@@ -196,7 +216,32 @@ pub(crate) enum Event {
 pub(crate) enum Kind {
     Tell,
     TryTell,
+    /// A `try_tell` from a thread of the sender's own.
+    Outside,
+    /// A `tell_first`.
+    First,
     Ask,
+    /// An ask whose reply is a stream, which ends with the stream.
+    Stream,
+    /// An ask by a handler that awaits nothing else.
+    Nested,
+    /// An ask by a handler that gives it up after a while.
+    Beside,
+}
+
+impl Kind {
+    /// True if there is a reply.
+    pub(crate) fn is_ask(self) -> bool {
+        matches!(self, Self::Ask | Self::Stream | Self::Nested | Self::Beside)
+    }
+}
+
+/// The sender of a lost message.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum LetterSender {
+    Work(String),
+    Outside,
+    Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,6 +254,8 @@ pub(crate) enum Outcome {
     NotHandled(String),
     /// The error says that a handler may have seen the message.
     Unclear(String),
+    /// The error says that the Works of this cycle wait for each other. A handler may have seen the message.
+    Deadlock(Vec<String>),
     /// The sender gave up before it got a result.
     Cancelled,
     /// A result that must never happen, such as a wrong answer.

@@ -417,12 +417,13 @@ impl Stage {
         let head = self.head_address.clone();
         let post = &mut self.posts[n];
         if weather == Some(Weather::Reject) {
-            // During this fault nothing listens there, and all connections are closed.
+            // During this fault nothing listens there, and all connections are closed. The address is free once the proxy
+            // was dropped.
             post.proxy = None;
             return;
         }
         let address = post.address.clone();
-        let proxy = post.proxy.get_or_insert_with(|| listen_again(&address, &head));
+        let proxy = post.proxy.get_or_insert_with(|| Proxy::at(&address, &head));
         proxy.set(match weather {
             None | Some(Weather::Reject) => proxy::Weather::Fair,
             Some(Weather::Hold) => proxy::Weather::Hold,
@@ -662,16 +663,4 @@ fn free_address() -> String {
     let own = Ipv4Addr::new(127, 1 + first % 120, second, third.max(1));
     let free = TcpListener::bind((own, 0)).and_then(|free| free.local_addr());
     free.expect("there is a free port").to_string()
-}
-
-/// Starts a proxy at the address of an earlier one.
-fn listen_again(address: &str, target: &str) -> Proxy {
-    for _ in 0..200 {
-        if let Ok(free) = TcpListener::bind(address) {
-            drop(free);
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Proxy::at(address, target)
 }

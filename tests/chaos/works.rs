@@ -10,10 +10,14 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flowright::prelude::*;
-use flowright::{AskError, Messages, PayloadError, Placement, SendError};
+use flowright::{
+    AskError, DeadLetter, DeadLetterSender, Messages, Overlap, PayloadError, Placement, SendError, ServiceRef,
+};
 
-use crate::plan::{Plan, Rng, Role};
-use crate::records::{self, Event, Kind, Life, Outcome, Reading, record, unique};
+use crate::exchanges::{Batched, Listing, Relay, ask_batched, is_relay, read_stream, relay};
+use crate::http::SERVICES;
+use crate::plan::{Plan, Rng, Role, ServicePlan};
+use crate::records::{self, Event, Kind, LetterSender, Life, Outcome, Reading, record, unique};
 
 /// Environment variables of the processes of a run.
 pub(crate) const SEED: &str = "FLOWRIGHT_CHAOS_PLAN";
@@ -21,6 +25,8 @@ pub(crate) const EPOCH: &str = "FLOWRIGHT_CHAOS_EPOCH";
 
 /// Deadline of an `ask`.
 pub(crate) const ASK: Duration = Duration::from_secs(8);
+/// Time within which a new version of a service has to be ready.
+const READY: Duration = Duration::from_secs(3);
 /// Time limit for reading a payload.
 const READ: Duration = Duration::from_secs(20);
 
@@ -67,7 +73,23 @@ pub(crate) fn program() -> ExitCode {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number(SEED).expect("a process of a run is told its seed");
     let epoch = number(EPOCH).unwrap_or_default() as u32;
-    App::new(move || Troupe::new(&Plan::new(seed, Duration::ZERO), epoch)).main()
+    let app = App::new(move || Troupe::new(&Plan::new(seed, Duration::ZERO), epoch));
+    app.on_dead_letter(move |letter| record(letter_of(epoch, letter))).main()
+}
+
+fn letter_of(epoch: u32, letter: &DeadLetter) -> Event {
+    Event::Letter {
+        epoch,
+        to: letter.to.to_string(),
+        message: letter.message.clone(),
+        sender: match &letter.sender {
+            DeadLetterSender::Work(path) => LetterSender::Work(path.to_string()),
+            DeadLetterSender::Outside => LetterSender::Outside,
+            _ => LetterSender::Unknown,
+        },
+        reason: letter.reason.to_string(),
+        count: letter.count,
+    }
 }
 
 /// The checksum of a payload's content: FNV-1a over words of eight bytes.
@@ -159,19 +181,19 @@ impl Drop for Unread {
 }
 
 /// A message that is being sent; records on drop that its sender gave up.
-struct Sending {
-    id: String,
+pub(crate) struct Sending {
+    pub(crate) id: String,
     done: bool,
 }
 
 impl Sending {
-    fn begin(from: &Sender, to: &str, kind: Kind) -> Self {
+    pub(crate) fn begin(from: &Sender, to: &str, kind: Kind) -> Self {
         let id = format!("m{}", unique());
         record(Event::Trying { life: from.life, id: id.clone(), to: to.to_owned(), epoch: from.epoch, kind });
         Self { id, done: false }
     }
 
-    fn done(mut self, outcome: Outcome) {
+    pub(crate) fn done(mut self, outcome: Outcome) {
         self.done = true;
         record(Event::Sent { id: self.id.clone(), outcome });
     }
@@ -199,19 +221,26 @@ fn not_sent<M>(error: &SendError<M>) -> Outcome {
     }
 }
 
-fn answered(id: &str, number: u64, answer: Result<&Answer, &AskError<Question>>) -> Outcome {
+pub(crate) fn answered<M>(id: &str, number: u64, answer: Result<&Answer, &AskError<M>>) -> Outcome {
     match answer {
         Ok(answer) if answer.id == id && answer.number == answer_to(number) => Outcome::Answered,
         Ok(answer) => Outcome::Wrong(format!("{} was answered with {} of {}", id, answer.number, answer.id)),
-        Err(AskError::NotHandled(error)) => not_sent(error),
-        Err(error @ AskError::BadReply { .. }) => Outcome::Wrong(error.to_string()),
-        Err(error) => Outcome::Unclear(error.to_string()),
+        Err(error) => unanswered(error),
+    }
+}
+
+pub(crate) fn unanswered<M>(error: &AskError<M>) -> Outcome {
+    match error {
+        AskError::NotHandled(error) => not_sent(error),
+        AskError::Deadlock { cycle, .. } => Outcome::Deadlock(cycle.clone()),
+        AskError::BadReply { .. } => Outcome::Wrong(error.to_string()),
+        _ => Outcome::Unclear(error.to_string()),
     }
 }
 
 /// The sender of messages.
 #[derive(Clone, Copy)]
-struct Sender {
+pub(crate) struct Sender {
     life: Life,
     epoch: u32,
 }
@@ -251,7 +280,7 @@ pub(crate) struct Question {
 pub(crate) struct Answer {
     pub(crate) id: String,
     pub(crate) number: u64,
-    parcel: Option<Parcel>,
+    pub(crate) parcel: Option<Parcel>,
 }
 
 /// A question that is answered with the number of the incarnation.
@@ -283,8 +312,30 @@ pub(crate) struct Release {}
 /// An order for a run.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
-    Roam { contacts: Vec<Contact> },
-    Chore { number: u64, contacts: Vec<Contact> },
+    Roam {
+        contacts: Vec<Contact>,
+    },
+    Chore {
+        number: u64,
+        contacts: Vec<Contact>,
+    },
+    /// To be a replica of a service. The number tells versions apart.
+    Serve {
+        number: u64,
+        loads: Loads,
+        contacts: Vec<Contact>,
+    },
+}
+
+/// The way in which a version of a service becomes ready.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Loads {
+    /// After this many milliseconds.
+    After(u64),
+    /// It fails.
+    Fails,
+    /// It never is.
+    Never,
 }
 
 /// A Work that sends and answers at random, and records all of it.
@@ -329,7 +380,7 @@ impl Member {
         self.here.as_mut().expect("an incarnation begins with on_start")
     }
 
-    fn sender(&self) -> Sender {
+    pub(crate) fn sender(&self) -> Sender {
         Sender { life: self.life, epoch: self.epoch }
     }
 
@@ -341,19 +392,35 @@ impl Member {
         }
     }
 
+    /// Panics in this file, whose panics are not printed.
+    pub(crate) fn panic_as_asked(&self) -> ! {
+        record(Event::Panicking { life: self.life });
+        panic!("it was asked to")
+    }
+
     fn publish(&mut self, cx: &mut WorkContext<Self>) {
         self.version += 1;
         record(Event::Published { life: self.life, version: self.version });
         cx.publish(self);
     }
 
+    /// Some Work or service, except for those that only relay.
     fn somebody(&mut self) -> Option<Contact> {
+        let is_service = self.here().rng.percent(15);
+        self.one_of(|path| match path.starts_with(SERVICES) {
+            true => is_service,
+            false => !is_service && !is_relay(path),
+        })
+    }
+
+    fn one_of(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<Contact> {
         let here = self.here();
-        if here.held.is_empty() {
+        let all: Vec<_> = here.held.iter().filter(|((path, _), _)| is_wanted(path)).collect();
+        if all.is_empty() {
             return None;
         }
-        let nth = here.rng.below(here.held.len() as u64) as usize;
-        here.held.iter().nth(nth).map(|((path, _), address)| (path.clone(), address.clone()))
+        let ((path, _), address) = *here.rng.pick(&all);
+        Some((path.clone(), address.clone()))
     }
 
     fn some_contacts(&mut self, count: usize) -> Vec<Contact> {
@@ -366,10 +433,30 @@ impl Member {
         let (from, life) = (self.sender(), self.life);
         let mut rng = Rng::new(self.here().rng.next());
         match rng.below(1_000) {
-            0..250 => {
+            0..180 => {
                 let filler = vec![7; rng.below(300) as usize];
                 let note = Note { filler, forward: rng.percent(10), ..Note::default() };
                 cx.serve(self, tell(from, to, address, note)).await?;
+            }
+            180..215 => {
+                let (before, after) = (rng.below(20), rng.below(3));
+                let mixed = async move {
+                    for _ in 0..before {
+                        try_tell(from, &to, &address, Note::default());
+                    }
+                    tell_first(from, &to, &address, Note::default()).await;
+                    for _ in 0..after {
+                        tell(from, to.clone(), address.clone(), Note::default()).await;
+                    }
+                };
+                cx.serve(self, mixed).await?;
+            }
+            215..250 => {
+                let panic = rng.percent(2);
+                let all = (0..rng.between(1, 9))
+                    .map(|_| ask_batched(from, to.clone(), address.clone(), rng.next(), panic));
+                let all: Vec<_> = all.collect();
+                cx.serve(self, futures::future::join_all(all)).await?;
             }
             250..330 => {
                 for _ in 0..rng.between(2, 100) {
@@ -389,7 +476,15 @@ impl Member {
                 }
                 cx.serve(self, futures::future::join_all(all)).await?;
             }
-            570..720 => self.publish(cx),
+            570..650 => self.publish(cx),
+            650..690 => cx.serve(self, read_stream(from, to, address, rng)).await?,
+            690..720 => {
+                let Some((to, address)) = self.one_of(is_relay) else { return Ok(()) };
+                let hops: Vec<_> = (0..rng.between(1, 4)).filter_map(|_| self.one_of(is_relay)).collect();
+                let beside = rng.percent(20);
+                let relay = relay(from, to, address, rng.next(), Kind::Ask, hops, beside);
+                cx.serve(self, relay).await?;
+            }
             720..790 => {
                 let mut contacts = self.some_contacts(3);
                 contacts.push((cx.path().to_string(), cx.addr()));
@@ -407,7 +502,7 @@ impl Member {
             890..920 => {
                 let there = std::thread::Builder::new().spawn(move || {
                     let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                        try_tell(from, &to, &address, Note::default());
+                        try_tell_as(Kind::Outside, from, &to, &address, Note::default());
                     }));
                     sent.is_ok()
                 });
@@ -445,10 +540,20 @@ async fn tell(from: Sender, to: String, address: WorkAddr<Member>, note: Note) {
 }
 
 fn try_tell(from: Sender, to: &str, address: &WorkAddr<Member>, note: Note) {
-    let sending = Sending::begin(&from, to, Kind::TryTell);
+    try_tell_as(Kind::TryTell, from, to, address, note);
+}
+
+fn try_tell_as(kind: Kind, from: Sender, to: &str, address: &WorkAddr<Member>, note: Note) {
+    let sending = Sending::begin(&from, to, kind);
     let note = Note { id: sending.id.clone(), ..note };
     let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| told(address.try_tell(note))));
     sending.done(sent.unwrap_or_else(|_| Outcome::Wrong("`try_tell` panicked".to_owned())));
+}
+
+async fn tell_first(from: Sender, to: &str, address: &WorkAddr<Member>, note: Note) {
+    let sending = Sending::begin(&from, to, Kind::First);
+    let sent = address.tell_first(Note { id: sending.id.clone(), ..note }).await;
+    sending.done(told(sent));
 }
 
 async fn ask(
@@ -532,6 +637,19 @@ impl Work for Member {
                 record(Event::Published { life: self.life, version: self.version });
                 record(Event::RunEnded { life: self.life, run: number });
             }
+            Task::Serve { number, loads, contacts } => {
+                self.keep(contacts, "input");
+                let takes = match loads {
+                    Loads::After(millis) => Duration::from_millis(millis),
+                    Loads::Fails => Duration::from_millis(50),
+                    Loads::Never => Duration::MAX,
+                };
+                cx.sleep(self, takes).await?;
+                ensure!(loads != Loads::Fails, "version {number} does not load");
+                record(Event::Ready { life: self.life });
+                cx.ready(self);
+                cx.serve_forever(self).await?;
+            }
         }
         Ok(())
     }
@@ -540,6 +658,9 @@ impl Work for Member {
         messages
             .accept::<Note>()
             .accept::<Question>()
+            .accept::<Batched>()
+            .accept::<Listing>()
+            .accept::<Relay>()
             .accept::<Ping>()
             .accept::<Survey>()
             .accept::<Findings>()
@@ -550,7 +671,7 @@ impl Work for Member {
 impl Handle<Note> for Member {
     type Reply = ();
 
-    async fn handle(&mut self, note: Note, cx: &mut WorkContext<Self>) {
+    async fn handle(&mut self, note: Note, _: &mut WorkContext<Self>) {
         let (life, from) = (self.life, self.sender());
         record(Event::Handled { life, id: note.id });
         self.keep(note.contacts, "message");
@@ -564,8 +685,7 @@ impl Handle<Note> for Member {
             std::thread::sleep(Duration::from_millis(note.block));
         }
         if note.panic {
-            record(Event::Panicking { life });
-            panic!("{} was asked to", cx.path());
+            self.panic_as_asked();
         }
         if let Some(parcel) = note.parcel {
             if note.read_now {
@@ -688,6 +808,7 @@ pub(crate) struct Troupe {
     director: WorkRef<Director>,
     works: BTreeMap<String, WorkRef<Member>>,
     extras: BTreeMap<String, WorkRef<Member>>,
+    services: BTreeMap<String, ServiceRef<Member>>,
     #[serde(skip)]
     notes: Notes,
 }
@@ -700,6 +821,8 @@ struct Notes {
     /// The state that was seen last of each Work.
     seen: HashMap<String, (Life, u64)>,
     stopped: HashMap<String, Instant>,
+    /// The last version of each service, and the time of the next one.
+    versions: HashMap<String, (u64, Instant)>,
     chores: HashMap<String, u64>,
     /// The number under which the Flow sends messages.
     life: Life,
@@ -719,16 +842,40 @@ impl Troupe {
             director: WorkRef::default(),
             works: works.collect(),
             extras: BTreeMap::new(),
+            services: plan.services.iter().map(|one| (one.name.clone(), new_service(epoch, one))).collect(),
             notes: Notes {
                 epoch,
                 roles: roles.collect(),
                 orders_done: 0,
                 seen: HashMap::new(),
                 stopped: HashMap::new(),
+                versions: HashMap::new(),
                 chores: HashMap::new(),
                 life,
                 rng: Rng::new(life),
             },
+        }
+    }
+
+    /// Deploys new versions of services at random times. Some of them do not become ready.
+    fn roll_out(&mut self, contacts: &[Contact], quiet: bool) {
+        let Notes { versions, rng, .. } = &mut self.notes;
+        for (name, service) in &mut self.services {
+            let (last, next) = versions.entry(name.clone()).or_insert_with(|| (0, Instant::now()));
+            // In the end something has to serve.
+            if Instant::now() < *next || (quiet && service.version().is_some()) {
+                continue;
+            }
+            *next = Instant::now() + rng.millis(200, 4_000);
+            *last += 1;
+            let loads = match rng.below(100) {
+                _ if quiet || *last == 1 => Loads::After(0),
+                0..60 => Loads::After(rng.below(400)),
+                60..85 => Loads::Fails,
+                _ => Loads::Never,
+            };
+            let contacts = (0..3).map(|_| rng.pick(contacts).clone()).collect();
+            service.deploy(Task::Serve { number: *last, loads, contacts });
         }
     }
 
@@ -772,6 +919,20 @@ fn new_member(epoch: u32, placement: &str, cpus: u32) -> WorkRef<Member> {
     } else {
         work.placed(placement.parse::<Placement>().expect("a plan's placements are placements"))
     }
+}
+
+fn new_service(epoch: u32, plan: &ServicePlan) -> ServiceRef<Member> {
+    let restart = Restart::on_failure().max(u32::MAX).backoff(Duration::from_millis(20)..READY / 6);
+    ServiceRef::from(Member { epoch, ..Member::default() })
+        .replicas(plan.replicas)
+        .max_extra(plan.extra)
+        .in_flight(plan.in_flight)
+        .overlap(if plan.is_impatient { Overlap::Restart } else { Overlap::Latest })
+        .placed(plan.placement.parse::<Placement>().expect("a plan's placements are placements"))
+        .ready_within(READY)
+        .drain(READY)
+        .restart(restart)
+        .grace(Duration::from_secs(3))
 }
 
 impl Notes {
@@ -841,6 +1002,12 @@ impl Flow for Troupe {
         }
         let works = self.works.iter().map(|(name, work)| (format!("works.{name}"), work));
         let extras = self.extras.iter().map(|(name, work)| (format!("extras.{name}"), work));
+        let all_contacts = |works: &BTreeMap<String, WorkRef<Member>>,
+                            services: &BTreeMap<String, ServiceRef<Member>>| {
+            let works = works.iter().map(|(name, work)| (format!("works.{name}"), work.addr()));
+            let services = services.iter().map(|(name, one)| (format!("{SERVICES}{name}"), one.addr()));
+            works.chain(services).collect::<Vec<Contact>>()
+        };
         let mut contacts: Option<Vec<Contact>> = None;
         let notes = &mut self.notes;
         for (path, work) in works.chain(extras) {
@@ -859,12 +1026,10 @@ impl Flow for Troupe {
             if role == Role::Roam && work.is_running() {
                 continue;
             }
-            let contacts = contacts.get_or_insert_with(|| {
-                self.works.iter().map(|(name, work)| (format!("works.{name}"), work.addr())).collect()
-            });
+            let contacts = contacts.get_or_insert_with(|| all_contacts(&self.works, &self.services));
             match role {
-                Role::Serve if work.has_stopped() || work.has_failed() => work.start(),
-                Role::Serve => {}
+                Role::Serve | Role::Relay if work.has_stopped() || work.has_failed() => work.start(),
+                Role::Serve | Role::Relay => {}
                 Role::Roam => {
                     let task = Task::Roam { contacts: contacts.clone() };
                     if work.has_failed() {
@@ -876,6 +1041,14 @@ impl Flow for Troupe {
                 Role::Chores => notes.ask_for_chores(&path, work, contacts, quiet),
             }
         }
+        // Addresses can be sent once all have joined.
+        if self.works.values().all(|work| work.path().is_some())
+            && self.services.values().all(|service| service.path().is_some())
+        {
+            let contacts = contacts.unwrap_or_else(|| all_contacts(&self.works, &self.services));
+            self.roll_out(&contacts, quiet);
+        }
+        let notes = &mut self.notes;
         if !quiet && notes.rng.percent(10) {
             let nth = notes.rng.below(self.works.len() as u64) as usize;
             let (name, work) = self.works.iter().nth(nth).expect("the number is below the number of Works");

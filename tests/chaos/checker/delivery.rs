@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 
 use super::Report;
-use super::facts::{Death, Facts, GRACE, MessageFacts, SECOND, SLACK, Time};
+use super::facts::{Death, Facts, GRACE, MessageFacts, SECOND, SLACK, Time, is_service};
 use crate::records::{Event, Kind, Life, Outcome, Role};
 
 /// Longest time that a message may be in flight or wait in a mailbox without a disturbance.
 const UNDER_WAY: Time = 20 * SECOND;
-/// Longest time that an accepted message may take to leave its process.
-const LEAVING: Time = 3 * SECOND;
+/// Longest time that an accepted message may take to leave its process: one that a connection has lost leaves again when
+/// there is another, or is lost with its process once the grace period is over.
+const LEAVING: Time = GRACE + SECOND;
 
 /// Checks that an accepted `tell` is handled, unless the receiver or the sender was lost meanwhile.
 pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
     let later = handled_later(facts);
     for message in facts.messages.values() {
-        if message.kind == Kind::Ask || !message.handled.is_empty() {
+        if message.kind.is_ask() || !message.handled.is_empty() {
             continue;
         }
         let Some((sent, Outcome::Accepted)) = message.sent else { continue };
@@ -24,15 +25,18 @@ pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
             tried: message.trying.at,
             accepted: sent.at,
             later: later.get(&key(message)).and_then(|all| {
-                // The first handled message that was sent after this one.
-                all.iter().filter(|(tried, _)| *tried > sent.at).map(|(_, handled)| *handled).min()
+                // The first handled message that was sent after this one, and has not overtaken it.
+                let may_tell = |later: &&Later| {
+                    later.tried > sent.at && (message.kind == Kind::First || !later.is_first)
+                };
+                all.iter().filter(may_tell).map(|later| later.handled).min()
             }),
         };
         match excuse(facts, message, &lost) {
             Some(why) => report.count(format!("excused, as {why}")),
             None => {
                 let mut records = message.records();
-                let lives = facts.of_work.get(&(message.epoch, message.to)).into_iter().flatten();
+                let lives = facts.lives_at(message.epoch, message.to).iter();
                 // The incarnations of the receiver at about that time.
                 let near = |at: Time| at + 30 * SECOND > lost.tried && at < lost.accepted + 30 * SECOND;
                 for life in lives.map(|life| &facts.lives[life]).filter(|life| near(life.began)) {
@@ -63,12 +67,21 @@ fn key<'a>(message: &MessageFacts<'a>) -> Key<'a> {
     (message.from, message.epoch, message.to)
 }
 
-/// For each sender and receiver, the times at which handled messages were sent and handled.
-fn handled_later<'a>(facts: &Facts<'a>) -> HashMap<Key<'a>, Vec<(Time, Time)>> {
+/// A message that was handled.
+struct Later {
+    tried: Time,
+    handled: Time,
+    is_first: bool,
+}
+
+/// For each sender and receiver, the messages that were handled. Those to a service have no order.
+fn handled_later<'a>(facts: &Facts<'a>) -> HashMap<Key<'a>, Vec<Later>> {
     let mut all = HashMap::<_, Vec<_>>::new();
-    for message in facts.messages.values() {
+    for message in facts.messages.values().filter(|message| !is_service(message.to)) {
         if let Some((handled, _)) = message.handled.first() {
-            all.entry(key(message)).or_default().push((message.trying.at, handled.at));
+            let (tried, handled) = (message.trying.at, handled.at);
+            let later = Later { tried, handled, is_first: message.kind == Kind::First };
+            all.entry(key(message)).or_default().push(later);
         }
     }
     all
@@ -88,8 +101,7 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
     if facts.end_of_head(message.epoch).is_some_and(|end| end < lost.accepted + UNDER_WAY) {
         return Some("the head had ended");
     }
-    let empty = Vec::new();
-    let lives = facts.of_work.get(&(message.epoch, message.to)).unwrap_or(&empty);
+    let lives = facts.lives_at(message.epoch, message.to);
     // A sender keeps messages for a node that is unreachable.
     let mut places: Vec<String> = lives.iter().map(|life| facts.place_of(*life)).collect();
     places.push(sender.clone());
@@ -98,6 +110,10 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
     }
     for life in lives {
         let Some(death) = facts.death(*life) else { continue };
+        // A message to a service goes to another replica if its replica stops or fails before a handler has begun it.
+        if is_service(message.to) && (death.orderly || facts.lives[life].panicked) {
+            continue;
+        }
         if concerns(facts, &death, &sender, &facts.place_of(*life), lost) {
             return Some(if death.orderly { "the receiver was stopped" } else { "the receiver was lost" });
         }
@@ -135,8 +151,21 @@ fn is_sender_lost(facts: &Facts<'_>, life: Life, places: &[String], lost: &Lost)
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let left = facts.settled(&places, lost.tried, lost.accepted + LEAVING);
     let process = facts.end_of_process(sender.pid);
-    // Messages of a Work leave its process also after the Work has ended, unless the head has given its node up.
-    let is_given_up = !sender.panicked && sender.ended.is_none_or(|(_, orderly)| !orderly);
+    // Messages of a Work leave its process also after the Work has ended, unless the head has given its node up: then
+    // others end there as well.
+    let is_of_given_up_node = || {
+        let place = facts.place(sender.pid);
+        let mut there = facts.lives.values().filter(|life| life.pid == sender.pid && !life.panicked);
+        facts.is_disturbed(&[&place], lost.tried, left)
+            && there.any(|life| {
+                life.ended.is_some_and(|(at, orderly)| !orderly && (lost.tried..=left).contains(&at))
+            })
+    };
+    let is_given_up = if sender.panicked {
+        is_of_given_up_node()
+    } else {
+        sender.ended.is_none_or(|(_, orderly)| !orderly)
+    };
     let ended = sender.ended.map(|(at, _)| at).filter(|_| is_given_up);
     // The incarnation may go on for a while after it was replaced.
     let replaced = sender.next_began.filter(|_| is_given_up);

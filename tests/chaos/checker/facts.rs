@@ -84,6 +84,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) lives: HashMap<Life, LifeFacts<'a>>,
     /// The incarnations of each Work under each head, in the order of their start.
     pub(crate) of_work: BTreeMap<(u32, &'a str), Vec<Life>>,
+    /// The incarnations of all replicas of each service under each head, in the order of their start.
+    pub(crate) of_service: BTreeMap<(u32, &'a str), Vec<Life>>,
     pub(crate) processes: HashMap<u32, ProcessFacts<'a>>,
     pub(crate) messages: BTreeMap<&'a str, MessageFacts<'a>>,
     /// Disturbances: the place, begin, end, and kind.
@@ -94,12 +96,24 @@ pub(crate) struct Facts<'a> {
     pub(crate) made_by: HashMap<&'a str, &'a Record>,
 }
 
+/// True if this is the path of a service or of a replica.
+pub(crate) fn is_service(path: &str) -> bool {
+    path.starts_with("services.")
+}
+
+/// The path of the service and the number of the version, if this is the path of a replica.
+pub(crate) fn replica(path: &str) -> Option<(&str, u64)> {
+    let (service, name) = path.split_once(".replicas.v").filter(|(service, _)| is_service(service))?;
+    Some((service, name.split('-').next()?.parse().ok()?))
+}
+
 impl<'a> Facts<'a> {
     pub(crate) fn new(records: &'a [Record]) -> Self {
         let mut facts = Self {
             records,
             lives: HashMap::new(),
             of_work: BTreeMap::new(),
+            of_service: BTreeMap::new(),
             processes: HashMap::new(),
             messages: BTreeMap::new(),
             disturbances: Vec::new(),
@@ -173,6 +187,9 @@ impl<'a> Facts<'a> {
                 };
                 self.lives.insert(*life, facts);
                 self.of_work.entry((*epoch, work)).or_default().push(*life);
+                if let Some((service, _)) = replica(work) {
+                    self.of_service.entry((*epoch, service)).or_default().push(*life);
+                }
             }
             Event::Ended { life, orderly } => {
                 if let Some(life) = self.lives.get_mut(life) {
@@ -223,6 +240,12 @@ impl<'a> Facts<'a> {
             Event::SmallDisk { who } => drop(self.small_disks.insert(who)),
             _ => {}
         }
+    }
+
+    /// The incarnations that can have got messages to this Work or service, in the order of their start.
+    pub(crate) fn lives_at<'b>(&'b self, epoch: u32, to: &'b str) -> &'b [Life] {
+        let lives = self.of_work.get(&(epoch, to)).or_else(|| self.of_service.get(&(epoch, to)));
+        lives.map_or(&[], Vec::as_slice)
     }
 
     /// The place of a process: the name of its node, `head`, or the process itself.

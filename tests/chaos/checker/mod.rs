@@ -2,10 +2,20 @@
 //!
 //! # Rules
 //! - `once`: no message is handled twice.
-//! - `order`: the messages of one sender to one Work are handled in the order in which they were sent.
-//! - `delivery`: a `tell` that was accepted is handled, unless the receiver or the sender was lost meanwhile.
+//! - `order`: the messages of one sender to one Work are handled in the order in which they were sent, except that those of
+//!   `tell_first` overtake others.
+//! - `delivery`: a `tell` that was accepted is handled, unless the receiver or the sender was lost meanwhile. One to a service
+//!   outlives a replica that stops or panics.
 //! - `answer`: an `ask` gets the right answer or an error, in time; an error that claims that no handler saw the
-//!   message is true.
+//!   message is true. A stream has each item in its place, and ends as its sender has ended it, or with the error that says
+//!   what was lost.
+//! - `version`: no version of a service gets a message before a replica of it is ready, and none answers a message that was
+//!   sent after a newer one has answered.
+//! - `deadlock`: Works that are told of a cycle were in it, all at one time and with nothing else to wait for. Those that last
+//!   until a timeout are counted.
+//! - `letter`: a dead letter is a message that no handler saw, and one that was accepted, is not handled and was not lost with
+//!   a process is a dead letter.
+//! - `batch`: a batch is as large as its bounds allow.
 //! - `state`: the Flow never sees an older state after a newer one, and sees the last one.
 //! - `run`: a run that has succeeded is not begun again.
 //! - `payload`: a value that is read is the value that was stored; only values on a lost process are lost.
@@ -13,9 +23,13 @@
 //! - `leak`: no process holds more resources than before the faults, and no idle process uses processor time.
 //! - `end`: the App ends with success, leaves nothing behind, and no process has crashed.
 
+mod deadlocks;
 mod delivery;
+pub(crate) mod exchange_tests;
 mod facts;
+mod letters;
 mod rules;
+mod services;
 #[path = "tests.rs"]
 pub(crate) mod tests;
 
@@ -63,6 +77,10 @@ pub(crate) fn check(records: &[Record]) -> Report {
     rules::order(&facts, &mut report);
     delivery::delivery(&facts, &mut report);
     rules::answer(&facts, &mut report);
+    rules::batch(&facts, &mut report);
+    services::version(&facts, &mut report);
+    deadlocks::deadlock(&facts, &mut report);
+    letters::letter(&facts, &mut report);
     rules::state(&facts, &mut report);
     rules::run(&facts, &mut report);
     rules::payload(&facts, &mut report);

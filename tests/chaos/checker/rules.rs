@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Report;
-use super::facts::{Facts, GRACE, SECOND, SLACK, STALLED, Time};
+use super::facts::{Facts, GRACE, LifeFacts, SECOND, SLACK, STALLED, Time, is_service, replica};
 use crate::records::{Event, Held, Kind, Life, Outcome, Reading, Record, Role};
 
 /// The deadline of an `ask`, and the delay of a busy machine.
 const ANSWER: Time = 8 * SECOND + 12 * SECOND;
+/// Longest time that the items of a stream take, with a reader and a sender that are slow.
+const STREAM: Time = 15 * SECOND;
 /// Time limit for reading a payload.
 const READ: Time = 20 * SECOND;
 
@@ -18,8 +20,17 @@ pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
     }
     for record in facts.records {
         match &record.event {
-            Event::Trying { kind: Kind::Ask, .. } => report.count("asks"),
-            Event::Trying { .. } => report.count("tells"),
+            Event::Trying { kind: Kind::Stream, .. } => report.count("streams"),
+            Event::Trying { kind: Kind::Nested | Kind::Beside, .. } => report.count("asks by handlers"),
+            Event::Trying { kind, to, .. } => {
+                let what = if kind.is_ask() { "asks" } else { "tells" };
+                report.count(if is_service(to) { format!("{what} to services") } else { what.to_owned() });
+            }
+            Event::Sent { outcome: Outcome::Deadlock(_), .. } => report.count("deadlocks"),
+            Event::Ready { .. } => report.count("replicas ready"),
+            Event::Letter { reason, count, .. } => {
+                (0..*count).for_each(|_| report.count(format!("dead letters: {reason}")));
+            }
             Event::Handled { .. } => report.count("messages handled"),
             Event::Began { work, .. } if work != "flow" => report.count("incarnations"),
             Event::Published { .. } => report.count("states published"),
@@ -51,7 +62,10 @@ pub(super) fn once(facts: &Facts<'_>, report: &mut Report) {
         }
         for (_, life) in &message.handled {
             let Some(life) = facts.lives.get(life) else { continue };
-            if life.work != message.to || (message.epoch != 0 && message.epoch != life.epoch) {
+            let is_of_service = replica(life.work).is_some_and(|(service, _)| service == message.to);
+            if (life.work != message.to && !is_of_service)
+                || (message.epoch != 0 && message.epoch != life.epoch)
+            {
                 let text = format!(
                     "a message to {} under head {} was handled by {} under head {}",
                     message.to, message.epoch, life.work, life.epoch
@@ -72,7 +86,7 @@ pub(super) fn once(facts: &Facts<'_>, report: &mut Report) {
 /// Checks that the messages of one sender to one Work are handled in the order in which they were sent.
 pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
     let mut pairs = HashMap::<(Life, &str, u32), Vec<_>>::new();
-    for message in facts.messages.values() {
+    for message in facts.messages.values().filter(|message| !is_service(message.to)) {
         let Some((handled, life)) = message.handled.first() else { continue };
         let Some(receiver) = facts.lives.get(life) else { continue };
         let pair = pairs.entry((message.from, message.to, receiver.epoch)).or_default();
@@ -80,11 +94,19 @@ pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
     }
     for ((_, to, _), mut all) in pairs {
         all.sort_by_key(|(handled, ..)| *handled);
-        // The handled message that was sent last.
-        let mut latest: Option<(Life, Time, &super::facts::MessageFacts<'_>)> = None;
+        // The handled messages that were sent last: one of all, and one of those that overtake no others.
+        let mut latest: [Option<(Life, Time, &super::facts::MessageFacts<'_>)>; 2] = [None; 2];
         for (_, life, message) in all {
             let done = message.sent.map_or(Time::MAX, |(sent, _)| sent.at);
-            if let Some((earlier_life, tried, earlier)) = latest
+            let is_first = message.kind == Kind::First;
+            if let Some((_, tried, _)) = latest[0].filter(|_| !is_first)
+                && done < tried
+                && latest[1].is_none_or(|(_, tried, _)| done >= tried)
+            {
+                report.count("messages overtaken by `tell_first`");
+            }
+            // One that is sent by `tell_first` overtakes others, and no message overtakes it.
+            if let Some((earlier_life, tried, earlier)) = latest[usize::from(!is_first)]
                 && done < tried
                 && (earlier_life == life || !may_be_late(facts, life))
             {
@@ -93,8 +115,10 @@ pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
                 report.violation("order", text, records);
                 continue;
             }
-            if latest.as_ref().is_none_or(|(_, tried, _)| *tried < message.trying.at) {
-                latest = Some((life, message.trying.at, message));
+            for latest in latest.iter_mut().take(if is_first { 1 } else { 2 }) {
+                if latest.as_ref().is_none_or(|(_, tried, _)| *tried < message.trying.at) {
+                    *latest = Some((life, message.trying.at, message));
+                }
             }
         }
     }
@@ -124,7 +148,7 @@ pub(super) fn answer(facts: &Facts<'_>, report: &mut Report) {
             Outcome::NotHandled(why) if is_handled => {
                 Some(format!("it was handled, and its sender was told that it was not: {why}"))
             }
-            Outcome::Cancelled if is_handled && message.kind != Kind::Ask => {
+            Outcome::Cancelled if is_handled && !message.kind.is_ask() => {
                 Some("it was handled, and its sender had given up before it was accepted".to_owned())
             }
             _ => None,
@@ -142,9 +166,8 @@ pub(super) fn answer(facts: &Facts<'_>, report: &mut Report) {
             Outcome::Cancelled => report.count("cancelled"),
             _ => {}
         }
-        let place = facts.place_of(message.from);
-        let in_time = facts.settled(&[&place], message.trying.at, message.trying.at + ANSWER);
-        if message.kind == Kind::Ask && sent.at > in_time {
+        let in_time = in_time(facts, message);
+        if message.kind.is_ask() && sent.at > in_time {
             let seconds = (sent.at - message.trying.at) as f64 / 1e6;
             let text = format!("an ask to {} ended after {seconds:.1} s", message.to);
             report.violation("answer", text, message.records());
@@ -152,11 +175,32 @@ pub(super) fn answer(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
+/// Latest time at which a message has a result.
+fn in_time(facts: &Facts<'_>, message: &super::facts::MessageFacts<'_>) -> Time {
+    let mut places = vec![facts.place_of(message.from)];
+    let mut longest = ANSWER;
+    if message.kind == Kind::Stream {
+        // A reader that has opened a stream waits for its sender, or for the news that it is lost.
+        longest += STREAM;
+        places.extend(facts.lives_at(message.epoch, message.to).iter().map(|life| facts.place_of(*life)));
+    }
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    facts.settled(&places, message.trying.at, message.trying.at + longest)
+}
+
+/// Checks what Works have seen themselves.
+pub(super) fn batch(facts: &Facts<'_>, report: &mut Report) {
+    for record in facts.records {
+        if let Event::Broken { what, .. } = &record.event {
+            report.violation("batch", what.clone(), vec![record.clone()]);
+        }
+    }
+}
+
 /// Reports a message whose sender is alive and got no result.
 fn hung(facts: &Facts<'_>, message: &super::facts::MessageFacts<'_>, report: &mut Report) {
     let Some(idle) = facts.phases.get("idle") else { return };
-    let place = facts.place_of(message.from);
-    let in_time = facts.settled(&[&place], message.trying.at, message.trying.at + ANSWER);
+    let in_time = in_time(facts, message);
     // The sender may have been replaced before its end was recorded.
     let is_dead = facts.death(message.from).is_some_and(|death| death.from < *idle);
     if !is_dead && *idle > in_time {
@@ -382,6 +426,13 @@ pub(super) fn leak(facts: &Facts<'_>, report: &mut Report) {
             complain(text, vec![record.clone()]);
         }
         let Some((before, measured)) = warm.get(child) else { continue };
+        // A process that had just been started held nothing yet.
+        let has_begun = |life: &LifeFacts<'_>| life.pid == *child && life.began < measured.at;
+        if facts.processes.get(child).is_some_and(|process| process.role.is_none())
+            && !facts.lives.values().any(has_begun)
+        {
+            continue;
+        }
         let more = held.works.saturating_sub(before.works);
         let bounds = [
             ("descriptors", held.descriptors, before.descriptors + 24 + 6 * more),

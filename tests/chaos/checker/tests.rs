@@ -68,22 +68,22 @@ tests![
 ];
 
 const SECOND: u64 = 1_000_000;
-const HEAD: u32 = 10;
-const WEST: u32 = 20;
-const EAST: u32 = 30;
+pub(super) const HEAD: u32 = 10;
+pub(super) const WEST: u32 = 20;
+pub(super) const EAST: u32 = 30;
 /// The Work `a` on the node `west`, and `b` on `east`.
-const A: Life = 1;
-const B: Life = 2;
+pub(super) const A: Life = 1;
+pub(super) const B: Life = 2;
 
 /// A list of records in the order of time.
-struct Script {
+pub(super) struct Script {
     at: u64,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
 }
 
 impl Script {
     /// A head, two nodes, and a Work on each.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut script = Self { at: 100 * SECOND, records: Vec::new() };
         script.by(1, Event::Phase { name: "start".to_owned() });
         script.by(1, Event::Spawned { child: HEAD, role: Role::Head { epoch: 1 } });
@@ -96,94 +96,94 @@ impl Script {
     }
 
     /// Records an event of a process, a millisecond after the previous one.
-    fn by(&mut self, pid: u32, event: Event) {
+    pub(super) fn by(&mut self, pid: u32, event: Event) {
         self.at += 1_000;
         self.records.push(Record { at: self.at, pid, event });
     }
 
-    fn wait(&mut self, seconds: u64) {
+    pub(super) fn wait(&mut self, seconds: u64) {
         self.at += seconds * SECOND;
     }
 
-    fn began(&mut self, pid: u32, life: Life, work: &str, generation: u64) {
+    pub(super) fn began(&mut self, pid: u32, life: Life, work: &str, generation: u64) {
         self.by(pid, Event::Began { life, work: work.to_owned(), epoch: 1, generation });
     }
 
-    fn trying(&mut self, life: Life, id: &str, to: &str, kind: Kind) {
+    pub(super) fn trying(&mut self, life: Life, id: &str, to: &str, kind: Kind) {
         let (id, to) = (id.to_owned(), to.to_owned());
         let epoch = if life == HTTP { 0 } else { 1 };
         self.by(WEST, Event::Trying { life, id, to, epoch, kind });
     }
 
-    fn sent(&mut self, id: &str, outcome: Outcome) {
+    pub(super) fn sent(&mut self, id: &str, outcome: Outcome) {
         self.by(WEST, Event::Sent { id: id.to_owned(), outcome });
     }
 
-    fn handled(&mut self, life: Life, id: &str) {
+    pub(super) fn handled(&mut self, life: Life, id: &str) {
         self.by(EAST, Event::Handled { life, id: id.to_owned() });
     }
 
     /// Records a tell of `a` to `b` that was accepted.
-    fn told(&mut self, id: &str) {
+    pub(super) fn told(&mut self, id: &str) {
         self.trying(A, id, "b", Kind::Tell);
         self.sent(id, Outcome::Accepted);
     }
 
-    fn kill(&mut self, child: u32) {
+    pub(super) fn kill(&mut self, child: u32) {
         self.by(1, Event::Signalled { child, signal: "KILL".to_owned() });
         self.by(1, Event::Exited { child, code: None, signal: Some(9), wanted: true });
     }
 
-    fn disturbed(&mut self, who: &str) {
+    pub(super) fn disturbed(&mut self, who: &str) {
         self.by(1, Event::Disturbed { who: who.to_owned(), what: "a cut".to_owned() });
     }
 
     /// Records that the process was not scheduled for the last second.
-    fn stalled(&mut self, pid: u32) {
+    pub(super) fn stalled(&mut self, pid: u32) {
         self.by(pid, Event::Stalled { micros: SECOND });
     }
 
-    fn calm(&mut self, who: &str) {
+    pub(super) fn calm(&mut self, who: &str) {
         self.by(1, Event::Calm { who: who.to_owned(), what: "a cut".to_owned() });
     }
 
-    fn published(&mut self, life: Life, version: u64) {
+    pub(super) fn published(&mut self, life: Life, version: u64) {
         self.by(EAST, Event::Published { life, version });
     }
 
-    fn saw(&mut self, life: Life, generation: u64, version: u64) {
+    pub(super) fn saw(&mut self, life: Life, generation: u64, version: u64) {
         let work = if life == A { "a" } else { "b" }.to_owned();
         self.by(HEAD, Event::Saw { epoch: 1, work, life, generation, version });
     }
 
-    fn made(&mut self, parcel: &str) {
+    pub(super) fn made(&mut self, parcel: &str) {
         self.by(WEST, Event::Made { life: A, parcel: parcel.to_owned(), length: 10 });
     }
 
-    fn read(&mut self, parcel: &str, reading: Reading) {
+    pub(super) fn read(&mut self, parcel: &str, reading: Reading) {
         self.by(EAST, Event::Read { life: B, parcel: parcel.to_owned(), reading });
     }
 
-    fn phase(&mut self, name: &str) {
+    pub(super) fn phase(&mut self, name: &str) {
         self.by(1, Event::Phase { name: name.to_owned() });
     }
 
-    fn reached(&mut self, error: Option<&str>) {
+    pub(super) fn reached(&mut self, error: Option<&str>) {
         let (from, to, source) = ("a".to_owned(), "b".to_owned(), "state".to_owned());
         self.by(1, Event::Reached { from, to, source, error: error.map(str::to_owned) });
     }
 
-    fn measured(&mut self, child: u32, phase: &str, held: Held) {
+    pub(super) fn measured(&mut self, child: u32, phase: &str, held: Held) {
         self.by(1, Event::Measured { child, phase: phase.to_owned(), held });
     }
 
-    fn exited(&mut self, child: u32, code: Option<i32>, signal: Option<i32>, wanted: bool) {
+    pub(super) fn exited(&mut self, child: u32, code: Option<i32>, signal: Option<i32>, wanted: bool) {
         self.by(1, Event::Exited { child, code, signal, wanted });
     }
 
     /// Asserts that exactly these rules are violated.
     #[track_caller]
-    fn violates(self, rules: &[&str]) {
+    pub(super) fn violates(self, rules: &[&str]) {
         let report = check(&self.records);
         let mut violated: Vec<_> = report.violations.iter().map(|violation| violation.rule).collect();
         violated.dedup();
