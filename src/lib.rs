@@ -172,13 +172,14 @@ pub use crate::trace::otlp_layer;
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    ArgsError, Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
+    ArgsError, Ask, AskError, Backlog, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
     DEFAULT_STREAM_WINDOW, DeadLetter, DeadLetterReason, DeadLetterSender, Deferred, End, EndKind,
     FencingToken, FindError, Handle, HandleBatch, HandledBy, HttpStatus, InDoubt, IntoReply, Local, Message,
-    Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason, Recipient, ReplyOf,
-    ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing, Selector, SendError,
-    SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError, StreamSender, Streamed,
-    StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
+    Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Overflow, Placement, Reason, Recipient,
+    ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing, Selector,
+    SendError, SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError, StreamSender,
+    Streamed, StreamedReply, Subscription, Timer, Topic, TopicError, UnknownPlacement, Unsent, Work,
+    WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

@@ -14,7 +14,7 @@ use crate::flow::SharedRecord;
 use crate::id::ActorPath;
 use crate::runtime::Runtime;
 use crate::state::Value;
-use crate::work::{Directory, FindError, Work, WorkAddr};
+use crate::work::{Directory, FindError, Message, Topic, TopicError, Work, WorkAddr};
 
 /// Number of requests that have moments of the past in memory at a time.
 #[cfg(all(feature = "journal", feature = "http"))]
@@ -170,6 +170,42 @@ impl Control {
         let found = found
             .map_err(|error| FindError::Unreachable { path: path.to_string(), why: error.to_string() })?;
         found.addr(runtime, path)
+    }
+
+    /// Opens the topic of this name, as [`WorkContext::topic`](crate::WorkContext::topic) does in a Work, to publish messages
+    /// from outside of Works.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{Topic, TopicError};
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root {}
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct Price(f64);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Root::default).spawn().await?;
+    /// let prices: Topic<Price> = app.control().topic("prices").await?;
+    /// prices.publish(Price(1.5))?;
+    /// let error = app.control().topic::<String>("prices").await.unwrap_err();
+    /// assert!(matches!(error, TopicError::OtherType { .. }));
+    /// # app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// [`TopicError`] if the topic has messages of another type, which the error names, if the name is not one, or if this
+    /// process has 4,096 topics.
+    pub async fn topic<M: Message + Clone>(&self, name: &str) -> Result<Topic<M>, TopicError> {
+        Topic::open(&self.runtime, name).await
     }
 
     /// Returns a receiver that changes whenever the state or the status has changed and the Flows have reacted to it.

@@ -43,7 +43,8 @@ use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
 use crate::work::{
     ArgsError, Arguments, AskCycles, DeadLetter, DeadLetters, Directory, EncodedArguments, HookThread,
-    Incarnations, LocalHost, MessageCounts, OnDeadLetter, Panics, Placement, Probes, Work, start_system,
+    Incarnations, LocalHost, MessageCounts, OnDeadLetter, Panics, Placement, Probes, Topics, Work,
+    start_system,
 };
 
 /// Shortest interval at which an App that starts tries to open its journal while the disk is full.
@@ -455,7 +456,7 @@ impl App {
             let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
             let of = of.with(self.arguments.clone());
             let of = of.with(Arc::new(DeadLetters::at(HEAD)));
-            let of = of.with(Arc::new(AskCycles::default()));
+            let of = of.with(Arc::new(AskCycles::default())).with(Arc::new(Topics::default()));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             let of = match &self.spawner {

@@ -25,7 +25,7 @@ use super::queries::{Answer, fresh};
 use crate::app::{Control, HEAD, JournalStatus, Snapshot, short_name};
 use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
-use crate::work::{DeadLetters, RecordedBy, Stage, Traffic};
+use crate::work::{DeadLetters, RecordedBy, Stage, TopicStatus, Topics, Traffic};
 
 /// The maximum number of services with series of their own. The others are left out.
 const SERVICES: usize = 1000;
@@ -78,6 +78,7 @@ impl Collector for Look {
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
+        topics(&mut page, snapshot)?;
         dead_letters(&mut page, snapshot)?;
         messages_lost(&mut page, &nodes)?;
         questions_abandoned(&mut page, &nodes)?;
@@ -385,6 +386,40 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
         for (node, usage) in known() {
             family.counter(&[("node", node)], get(&usage))?;
         }
+    }
+    Ok(())
+}
+
+/// Topics that are listed, so that the number of series is bounded.
+const TOPICS: usize = 256;
+
+fn topics(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let topics = Topics::of(&snapshot.runtime).status(HEAD);
+    let topics = &topics[..topics.len().min(TOPICS)];
+    type Get = fn(&TopicStatus) -> u64;
+    let families: [(&str, &str, Get); 3] = [
+        ("flowright_topic_published", "Messages that were published to a topic.", |t| t.counts.published),
+        (
+            "flowright_topic_delivered",
+            "Messages of a topic that handlers have begun, counted for each subscriber.",
+            |t| t.counts.delivered,
+        ),
+        (
+            "flowright_topic_dropped",
+            "Messages of a topic that were dropped: a backlog or a session was full, or a subscription has ended.",
+            |t| t.counts.dropped,
+        ),
+    ];
+    for (name, help, get) in families {
+        let mut family = page.family(name, MetricType::Counter, help)?;
+        for topic in topics {
+            family.counter(&[("topic", &topic.topic)], get(topic))?;
+        }
+    }
+    let mut family =
+        page.family("flowright_topic_subscribers", MetricType::Gauge, "Subscribers of a topic.")?;
+    for topic in topics {
+        family.gauge(&[("topic", &topic.topic)], topic.subscriber_count as f64)?;
     }
     Ok(())
 }

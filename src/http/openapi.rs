@@ -30,6 +30,7 @@ use super::{commands, events, metrics, queries};
         queries::service,
         queries::nodes,
         queries::payloads,
+        queries::topics,
         queries::logs,
         events::events,
         commands::stop,

@@ -45,6 +45,7 @@ const ASSETS: &[(&str, &str, &str)] = assets![
     "store.js": SCRIPT,
     "stream.js": SCRIPT,
     "timeline.js": SCRIPT,
+    "topics.js": SCRIPT,
     "tree.js": SCRIPT,
     "view.css": CSS,
     "view.html": HTML,

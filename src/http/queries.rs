@@ -16,15 +16,15 @@ use super::answers::{MOST, json, within};
 use super::model::AnyStateView;
 use super::model::{
     About, AppInfo, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, PendingView,
-    Readiness, RunView, RunsView, ServiceView, ServicesView, StateView, StatusView, WorkView, graph_view,
-    service_view, status_view, work_view,
+    Readiness, RunView, RunsView, ServiceView, ServicesView, StateView, StatusView, TopicView, TopicsView,
+    WorkView, graph_view, service_view, status_view, work_view,
 };
 use super::problem::{Common, Problem};
 use super::query::query;
-use crate::app::{AppError, AppStage, Control, ServiceSnapshot};
+use crate::app::{AppError, AppStage, Control, HEAD, ServiceSnapshot};
 use crate::printable::chain;
-use crate::work::Stage;
 use crate::work::logs::{self, AppLog, Wanted};
+use crate::work::{Stage, Topics};
 
 /// Reports liveness: 200 while the process answers and no Flow has blocked the App's thread for ten seconds.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses(
@@ -333,6 +333,16 @@ pub(super) async fn service(control: web::Data<Control>, path: web::Path<String>
 ))]
 pub(super) async fn nodes(control: web::Data<Control>) -> Answer {
     Ok(json(&super::model::nodes(&control.snapshot().await?)))
+}
+
+/// Lists the topics by name: messages and subscribers of each. What other processes report is up to 2 s old.
+#[utoipa::path(get, path = "/api/v1/topics", tag = "status", responses(
+    (status = 200, description = "the topics", body = TopicsView),
+    Common,
+))]
+pub(super) async fn topics(control: web::Data<Control>) -> Answer {
+    let items = Topics::of(control.runtime()).status(HEAD).into_iter().map(TopicView::from).collect();
+    Ok(json(&TopicsView { items }))
 }
 
 /// Lists the payloads that states of Works and inputs of runs refer to.

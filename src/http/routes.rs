@@ -42,6 +42,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/api/v1/status", web::route().to(queries::status)))
         .service(get("/api/v1/graph", web::route().to(queries::graph)))
         .service(get("/api/v1/nodes", web::route().to(queries::nodes)))
+        .service(get("/api/v1/topics", web::route().to(queries::topics)))
         .service(get("/api/v1/payloads", web::route().to(queries::payloads)))
         .service(get("/api/v1/logs", web::route().to(queries::logs)))
         .service(get("/api/v1/events", web::route().to(events::events)))

@@ -25,6 +25,7 @@ use super::link::{Link, Target};
 use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
 use super::references::{hold_at_owners, lease_replica};
 use super::routing::{Forwarder, Subscriptions};
+use super::topics;
 use super::uplink::Uplink;
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
@@ -35,8 +36,8 @@ use crate::trace::Cause;
 use crate::work::{
     Abort, AnyMailbox, AskCycles, Bind, CloseReason, Command, DeadLetters, Directory, Failure, FastPath,
     FencingToken, Found, Gpus, HeadOfWaits, Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost,
-    Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router,
-    RunOrder, Steps, Update, WaitReport, WorkType, check_node_name,
+    Locator, Outbox, Place, Placement, Published, REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources,
+    Router, RunOrder, Steps, TopicCounts, TopicUplink, Topics, Update, WaitReport, WorkType, check_node_name,
 };
 
 /// Time limit for telling the head goodbye.
@@ -50,6 +51,7 @@ pub(super) struct Agent {
     runtime: Arc<Runtime>,
     directory: Arc<Directory>,
     cycles: Arc<AskCycles>,
+    topics: Arc<Topics>,
     bridge: Arc<Bridge>,
     head: Arc<Uplink>,
     /// True if the head has a journal, so that another head can take over the Works.
@@ -145,6 +147,7 @@ impl Agent {
         let is_recorded = bridge.outlives_head();
         let directory = Directory::of(&runtime);
         let cycles = runtime.part().unwrap_or_default();
+        let topics = Topics::of(&runtime);
         let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();
         let state = AgentState {
@@ -166,6 +169,7 @@ impl Agent {
             runtime,
             directory,
             cycles,
+            topics,
             bridge,
             head: Uplink::new(head),
             is_recorded,
@@ -338,6 +342,7 @@ impl Agent {
         link.control(&Control::HostsAll);
         failed.into_iter().for_each(|incarnation| self.kill(incarnation));
         self.look_up_again(link);
+        self.topics.declare_again();
         self.subscribe_again(link);
         hold_at_owners(&self.bridge);
         if !self.state.lock().kept_values.is_empty() {
@@ -429,8 +434,14 @@ impl Agent {
     /// Sends load reports and newly recorded metrics to the head at intervals.
     pub(super) async fn send_load_reports(self: Arc<Self>) {
         let mut told = recorder::Carried::default();
+        let mut told_topics = Vec::new();
         let head = self.head.link();
         while head.room().await {
+            let topics = self.topics.reports();
+            if topics != told_topics {
+                head.control(&Control::TopicReports { topics: topics.clone() });
+                told_topics = topics;
+            }
             let families = told.update(recorder::families());
             if !families.is_empty() {
                 head.control(&Control::Recorded { families });
@@ -633,6 +644,7 @@ impl Agent {
 
     /// Ends all Works.
     pub(super) fn end(&self) {
+        self.topics.end();
         let mut state = self.state.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
         let ended = std::mem::take(&mut state.ended);
@@ -832,6 +844,9 @@ impl PeerHandler for Agent {
                 }
             }
             Control::Wait(order) => self.cycles.obey(order),
+            Control::TopicUsed { number, refused } => self.topics.answered(number, refused),
+            // The values that it refers to are held until it was read.
+            Control::Published(message) => self.topics.arrived(&message),
             Control::There { id, sources, gone, lost } => {
                 let answer = Whereabouts { sources, gone, lost };
                 for asker in self.state.lock().looking.remove(&id).unwrap_or_default() {
@@ -975,6 +990,21 @@ impl Subscriptions for Agent {
 
     fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>) {
         self.state.lock().relayed.entry(path.clone()).or_insert_with(|| is_relayed.clone());
+    }
+}
+
+impl TopicUplink for Agent {
+    fn declare(&self, number: u64, topic: &str, message: &str, subscribes: bool) {
+        let (topic, message) = (topic.to_owned(), message.to_owned());
+        self.head.link().control(&Control::UseTopic { number, topic, message, subscribes });
+    }
+
+    fn leave(&self, topic: &str, counts: TopicCounts) {
+        self.head.link().control(&Control::LeaveTopic { topic: topic.to_owned(), counts });
+    }
+
+    fn publish(&self, message: &Published, holds: &PayloadGuards) -> Result<bool, String> {
+        topics::publish(&self.head.link(), message, holds)
     }
 }
 

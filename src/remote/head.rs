@@ -41,7 +41,7 @@ use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
     Abort, Acknowledge, AnyMailbox, AskCycles, Claim, CloseReason, Command, Commands, DeadLetters, Failure,
     FreeGpus, Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement,
-    ReadyQueue, Reason, Report, Resources, Route, SharedRoute, WaitsElsewhere,
+    ReadyQueue, Reason, Report, Resources, Route, SharedRoute, TopicRoutes, Topics, WaitsElsewhere,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -71,6 +71,7 @@ pub(crate) struct Head {
     incarnations: Arc<Incarnations>,
     /// The search for cycles of asks.
     cycles: Arc<AskCycles>,
+    topics: Arc<Topics>,
     endpoint: OnceLock<Endpoint>,
     /// The address that is announced to nodes, if it differs from `endpoint`.
     advertised: OnceLock<Endpoint>,
@@ -225,6 +226,7 @@ impl Head {
         let incarnations = runtime.part().unwrap_or_default();
         let dead_letters = DeadLetters::of(&runtime);
         let cycles: Arc<AskCycles> = runtime.part().unwrap_or_default();
+        let topics = Topics::of(&runtime);
         bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -248,6 +250,7 @@ impl Head {
                 state: Mutex::default(),
                 incarnations,
                 cycles,
+                topics,
                 endpoint: OnceLock::new(),
                 advertised: OnceLock::new(),
                 listening: Mutex::default(),
@@ -257,6 +260,8 @@ impl Head {
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let waits_elsewhere: Arc<dyn WaitsElsewhere> = head.clone();
         head.cycles.coordinate(Arc::downgrade(&waits_elsewhere));
+        let routes: Arc<dyn TopicRoutes> = head.clone();
+        head.topics.set_routes(Arc::downgrade(&routes));
         bridge.store().set_replicator(Some(Arc::new(FromHere(Arc::downgrade(&head.copies)))));
         head
     }

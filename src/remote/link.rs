@@ -442,6 +442,12 @@ impl Link {
         !state.over && state.session.has_room()
     }
 
+    /// Returns `true` while less than half of the session's room is used, for messages whose senders never wait.
+    pub(super) fn has_much_room(&self) -> bool {
+        let state = self.state.lock();
+        !state.over && state.session.unacknowledged() < state.session.room() / 2
+    }
+
     /// Waits until senders need not wait any more; returns `false` when the session is over.
     pub(super) async fn room(&self) -> bool {
         loop {

@@ -36,6 +36,7 @@ mod scheduler;
 mod services;
 mod session;
 mod socket_directory;
+mod topics;
 mod transfers;
 mod uplink;
 mod write_turn;

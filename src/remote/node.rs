@@ -34,7 +34,8 @@ use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
 use crate::work::{
-    Arguments, AskCycles, DeadLetters, Directory, HeadOfWaits, MessageCounts, Resources, Router,
+    Arguments, AskCycles, DeadLetters, Directory, HeadOfWaits, MessageCounts, Resources, Router, TopicUplink,
+    Topics,
 };
 
 /// Longest wait between attempts to dial a head that is not there.
@@ -136,6 +137,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             output.leave_to(head.peer().process.clone());
         }
         let cycles: Arc<AskCycles> = runtime.part().unwrap_or_default();
+        let topics = Topics::of(&runtime);
         let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head);
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
@@ -143,6 +145,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         directory.set_router(Arc::downgrade(&router));
         let head_of_waits: Arc<dyn HeadOfWaits> = agent.clone();
         cycles.report_to(Arc::downgrade(&head_of_waits));
+        let uplink: Arc<dyn TopicUplink> = agent.clone();
+        topics.set_uplink(Arc::downgrade(&uplink));
         let store = bridge.store();
         let end = loop {
             let end = attend(&agent, &bridge, session, &lines_for_head, leave).await;
@@ -552,7 +556,7 @@ async fn join(
         // For the head.
         dead_letters.want();
         let runtime = runtime.with(dead_letters);
-        let runtime = runtime.with(Arc::new(AskCycles::default()));
+        let runtime = runtime.with(Arc::new(AskCycles::default())).with(Arc::new(Topics::default()));
         #[cfg(feature = "drive")]
         let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
         runtime

@@ -830,7 +830,7 @@ impl<W: Work> WorkContext<W> {
         let runtime = &self.identity.runtime;
         let (sender, of_incarnation) = streamed::open(take_stream_caller(), || OpenStream::of(runtime));
         if let Some(stream) = of_incarnation {
-            self.receiver().keep_stream(&stream);
+            self.receiver().keep_with_incarnation(&stream);
         }
         (Streamed::new(), sender)
     }

@@ -285,9 +285,10 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
         self
     }
 
-    /// Restores the types of an envelope whose message is known to be an `M`.
-    pub(super) fn of_type(envelope: BoxedEnvelope<W>) -> Box<Self> {
-        envelope.into_any().downcast().unwrap_or_else(|_| unreachable!("the type was compared"))
+    /// Restores the types of an envelope whose message is known to be an `M`. Returns `None` for the call of a subscription
+    /// that has ended meanwhile.
+    pub(super) fn of_type(envelope: BoxedEnvelope<W>) -> Option<Box<Self>> {
+        envelope.into_any().downcast().ok()
     }
 
     pub(super) fn into_message(self) -> M {
@@ -648,7 +649,7 @@ async fn gather<W: Handle<M>, M: Message>(
             time.as_mut().as_pin_mut().map_or(Poll::Ready(None), |time| time.poll(task).map(|()| None))
         });
         let Some(next) = next.await else { break };
-        batch.push(Envelope::of_type(next));
+        batch.extend(Envelope::of_type(next));
     }
     let abandoned: Vec<_> = batch.extract_if(.., |envelope| envelope.is_abandoned()).collect();
     report_abandoned(cx.path(), abandoned.iter().map(|envelope| envelope.lost()));

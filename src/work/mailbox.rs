@@ -335,6 +335,24 @@ impl<W: Work> Mailbox<W> {
         Ok(())
     }
 
+    /// Accepts an envelope for this incarnation in this process, whatever the room, from one that bounds its own.
+    ///
+    /// # Errors
+    /// The envelope, if the incarnation does not receive here any more.
+    pub(in crate::work) fn post_here(
+        &self,
+        envelope: BoxedEnvelope<W>,
+        incarnation: u64,
+    ) -> Result<(), BoxedEnvelope<W>> {
+        let mut inner = self.inner.lock();
+        if !inner.queue.is_here() || inner.is_over || inner.incarnation != incarnation {
+            return Err(envelope);
+        }
+        inner.queue.deliver(envelope);
+        self.queued(inner);
+        Ok(())
+    }
+
     fn offer(&self, envelope: BoxedEnvelope<W>) -> Offer<BoxedEnvelope<W>, SharedRoute> {
         let mut inner = self.inner.lock();
         let room = inner.admits(Item::is_first(&envelope), self.capacity());

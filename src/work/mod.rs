@@ -74,6 +74,11 @@ mod stream_window;
 mod streamed;
 mod streamed_reply;
 mod timers;
+#[cfg_attr(
+    not(all(feature = "http", feature = "remote")),
+    allow(dead_code, reason = "some of it serves features that may be off")
+)]
+mod topics;
 mod unsent;
 mod watch;
 mod work_type;
@@ -130,6 +135,15 @@ pub use self::stream_window::DEFAULT_STREAM_WINDOW;
 pub use self::streamed::{StreamSendError, StreamSender, Streamed};
 pub use self::streamed_reply::{StreamError, StreamedReply};
 pub use self::timers::Timer;
+#[cfg(feature = "http")]
+pub(crate) use self::topics::TopicStatus;
+pub(crate) use self::topics::Topics;
+pub use self::topics::{Backlog, Overflow, Subscription, Topic, TopicError};
+#[cfg(feature = "remote")]
+pub(crate) use self::topics::{
+    Published, REPORTED_SUBSCRIBERS, REPORTED_TOPICS, TopicCounts, TopicRefusal, TopicReport, TopicRoutes,
+    TopicUplink, check_topic,
+};
 pub use self::unsent::Unsent;
 #[cfg(feature = "remote")]
 pub(crate) use self::watch::WATCH;

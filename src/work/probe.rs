@@ -103,7 +103,9 @@ impl<W: Work> ProbeEvent<W> {
     {
         match self {
             Self::Message(envelope) if envelope.message_type() == TypeId::of::<M>() => {
-                let (message, caller) = Envelope::<W, M>::of_type(envelope).begin();
+                let envelope = Envelope::<W, M>::of_type(envelope);
+                let envelope = envelope.unwrap_or_else(|| unreachable!("a probe does not subscribe"));
+                let (message, caller) = envelope.begin();
                 let caller = caller.map(|caller| -> Box<dyn AnswerTo<ItemOf<W, M>>> { caller });
                 Ok(Question { message, reply: ReplySender::to(caller) })
             }

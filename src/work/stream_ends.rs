@@ -93,8 +93,8 @@ pub(crate) trait StreamSource: Send + Sync {
     fn leave(&self);
 }
 
-/// A stream that ends with the incarnation that sends it.
+/// A stream or subscription that ends with its incarnation.
 pub(super) trait OfIncarnation: Send + Sync {
-    /// Tells the reader, and the sender, that the incarnation has ended.
+    /// Tells all who take part in it that the incarnation has ended.
     fn incarnation_ended(&self, end: &End);
 }

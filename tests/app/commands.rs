@@ -356,6 +356,7 @@ fn commands_print_nothing_that_drives_a_terminal() {
         &["nodes"],
         &["runs", "rude"],
         &["payloads"],
+        &["topics"],
         &["logs"],
         &["logs", "rude"],
     ] {

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flowright::Messages;
 use flowright::prelude::*;
+use flowright::{Backlog, Messages};
 
 use crate::support::{Process, free_address, has_ended, program, signal, times, until, until_gone};
 
@@ -16,6 +16,7 @@ crate::tests![
     head_started_again_adopts_works_on_nodes,
     launch_on_a_node_is_recorded_at_once,
     run_that_ended_without_a_head_is_recorded_once,
+    subscriptions_outlive_their_head,
     node_killed_with_its_head_loses_its_works,
     head_that_returns_too_late_finds_no_works,
     second_head_of_a_journal_is_refused,
@@ -98,7 +99,23 @@ impl Work for Hand {
                 note(format_args!("run {} {number}", cx.path()));
                 let go = directory().join(format!("go-{}-{number}", cx.path()));
                 let mut said = String::new();
+                let mut published = String::new();
+                let gossip = match directory().join("gossip").exists() {
+                    true => Some(cx.topic("gossip").await?),
+                    false => None,
+                };
+                if let Some(gossip) = &gossip {
+                    cx.subscribe(gossip, Backlog::of(1000)).await?;
+                    note(format_args!("subscribed {}", cx.path()));
+                }
                 while !go.exists() {
+                    let number = read(&directory().join(format!("publish-{}", cx.path())));
+                    if number != published
+                        && let (Some(gossip), Ok(number)) = (&gossip, number.parse())
+                    {
+                        gossip.publish(Gossip(number))?;
+                        published = number.to_string();
+                    }
                     let words = read(&directory().join("say"));
                     if words != said {
                         speak(cx.path().as_str(), &words);
@@ -163,6 +180,18 @@ impl Handle<Number> for Hand {
 
     async fn handle(&mut self, Number(number): Number, _: &mut WorkContext<Self>) {
         self.received.push(number);
+    }
+}
+
+/// A message of a topic, which is noted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Gossip(u32);
+
+impl Handle<Gossip> for Hand {
+    type Reply = ();
+
+    async fn handle(&mut self, Gossip(number): Gossip, cx: &mut WorkContext<Self>) {
+        note(format_args!("{} has heard {number}", cx.path()));
     }
 }
 
@@ -509,6 +538,48 @@ fn launch_on_a_node_is_recorded_at_once() {
     std::fs::remove_file(site.path("hold")).expect("it is there");
     site.wait("run a 1");
     site.once(&["start a", "run a 1"]);
+}
+
+/// Nodes tell a head that is started again of their subscriptions: what one of them publishes reaches the other as before.
+fn subscriptions_outlive_their_head() {
+    let mut site = Site::new(LONG);
+    site.places = "n m k";
+    ["gossip", "open"].iter().for_each(|file| site.touch(file));
+    let mut head = site.head();
+    let (mut n, mut m) = (site.node("n"), site.node("m"));
+    ["subscribed a", "subscribed b"].iter().for_each(|line| site.wait(line));
+    // It asks `b`, which runs now.
+    let _k = site.node("k");
+    site.wait("done c asks Some([1, 2, 3, 4, 5])");
+    let mut number = 0;
+    for life in 2..=3 {
+        let before = number;
+        until("a message of the other node", || {
+            // Those that were published before a node had told the head of its subscription are not owed.
+            number += 1;
+            std::fs::write(site.path("publish-new"), number.to_string()).expect("the file can be written");
+            std::fs::rename(site.path("publish-new"), site.path("publish-a")).expect("it is there");
+            std::thread::sleep(Duration::from_millis(20));
+            (before + 1..=number).any(|number| site.count(&format!("b has heard {number}")) > 0)
+        });
+        head.signal("KILL");
+        n.expect_again("the Works here go on");
+        m.expect_again("the Works here go on");
+        head = site.head();
+        head.expect("adopted 1 Work on node `n`");
+        head.expect("adopted 1 Work on node `m`");
+        n.expect_again(&format!("as number {life}"));
+        m.expect_again(&format!("as number {life}"));
+    }
+    for number in 1..=number {
+        for hand in ["a", "b"] {
+            assert!(site.count(&format!("{hand} has heard {number}")) <= 1, "{:?}", site.log());
+        }
+    }
+    for file in ["go-a-1", "go-b-1", "go-a-2", "go-b-2"] {
+        site.touch(file);
+    }
+    until("the end of the App", || site.log().iter().any(|line| line.starts_with("over ")));
 }
 
 /// Runs that succeed while there is no head are recorded when it returns, once, and the next runs follow.

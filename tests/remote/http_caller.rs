@@ -1,4 +1,4 @@
-//! A caller that asks a service over HTTP.
+//! A client of the API over HTTP.
 
 use std::net::SocketAddr;
 
@@ -29,6 +29,15 @@ impl HttpCaller {
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
+        self.send(&request).await
+    }
+
+    /// Gets the document at a path.
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
+    }
+
+    async fn send(&mut self, request: &str) -> Answer {
         self.0.write_all(request.as_bytes()).await.expect("the connection is open");
         self.0.flush().await.expect("the connection is open");
         let status_line = self.line().await;

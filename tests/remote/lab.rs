@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
 use flowright::{
-    AskError, Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender,
-    StreamSendError, StreamSender, Streamed,
+    AskError, Backlog, Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender,
+    StreamSendError, StreamSender, Streamed, Subscription, Topic,
 };
 use futures::TryStreamExt;
 
@@ -141,6 +141,9 @@ pub(crate) struct Lab {
     /// Streams that are sent by [`Push`].
     #[serde(skip)]
     pub(crate) streams: Vec<StreamSender<String>>,
+    /// Its subscriptions to topics.
+    #[serde(skip)]
+    pub(crate) subscriptions: Vec<Subscription>,
     /// The number of deferred replies.
     pub(crate) deferred: usize,
     /// The end of the Work that it has watched.
@@ -293,7 +296,8 @@ impl Work for Lab {
             .accept::<Waits>()
             .accept::<Watch>()
             .accept::<Reply>()
-            .accept::<Mirror>();
+            .accept::<Mirror>()
+            .accept::<OnTopic>();
     }
 }
 
@@ -351,6 +355,47 @@ impl Handle<Round> for Lab {
             Err(AskError::Deadlock { cycle, .. }) => Err(cycle),
             Err(error) => Err(vec![error.to_string()]),
         }
+    }
+}
+
+/// A question whose handler uses a topic, or returns the text of the error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum OnTopic {
+    /// Subscribe to the topic of this name, with this bound, for [`Add`].
+    Subscribe(String, usize),
+    /// Subscribe to this topic.
+    SubscribeTo(Topic<Add>),
+    /// Publish the numbers of this range.
+    Publish(String, u32, u32),
+    /// Open the topic for messages of another type.
+    OpenOther(String),
+    /// Cancel all subscriptions.
+    Cancel,
+}
+
+impl Handle<OnTopic> for Lab {
+    type Reply = std::result::Result<(), String>;
+
+    async fn handle(&mut self, what: OnTopic, cx: &mut WorkContext<Self>) -> Self::Reply {
+        let text = |error: flowright::TopicError| error.to_string();
+        match what {
+            OnTopic::Subscribe(name, bound) => {
+                let topic = cx.topic::<Add>(&name).await.map_err(text)?;
+                self.subscriptions.push(cx.subscribe(&topic, Backlog::of(bound)).await.map_err(text)?);
+            }
+            OnTopic::SubscribeTo(topic) => {
+                self.subscriptions.push(cx.subscribe(&topic, Backlog::of(1000)).await.map_err(text)?);
+            }
+            OnTopic::Publish(name, from, to) => {
+                let topic = cx.topic::<Add>(&name).await.map_err(text)?;
+                (from..to).try_for_each(|number| topic.publish(Add(number))).map_err(text)?;
+            }
+            OnTopic::OpenOther(name) => drop(cx.topic::<Load>(&name).await.map_err(text)?),
+            OnTopic::Cancel => {
+                self.subscriptions.drain(..).for_each(|subscription| subscription.cancel());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -40,6 +40,7 @@ mod strangers;
 mod streams;
 mod support;
 mod tokens;
+mod topics;
 #[cfg(feature = "journal")]
 mod twins;
 
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         steps::TESTS,
         strangers::TESTS,
         streams::TESTS,
+        topics::TESTS,
         #[cfg(feature = "journal")]
         twins::TESTS,
     ]

@@ -26,3 +26,4 @@ mod stories;
 mod streams;
 mod support;
 mod timers;
+mod topics;

@@ -27,6 +27,8 @@ pub(in crate::cli) enum Client {
     Runs(RunsArgs),
     /// Show the payloads of an App: size, location and holders
     Payloads(Target),
+    /// Show the topics of an App: messages and subscribers
+    Topics(Target),
     /// Show the log of the App or of a Work
     Logs(LogsArgs),
     /// Send a message to a Work and show its answer

@@ -45,6 +45,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::Graph(target) => watch::once(target, tree::graph),
         Client::Nodes(target) => watch::once(target, show::nodes),
         Client::Payloads(target) => watch::once(target, show::payloads),
+        Client::Topics(target) => watch::once(target, show::topics),
         Client::Runs(args) => {
             watch::once(&args.target, |api, json| show::runs(api, &args.work, args.limit, json))
         }

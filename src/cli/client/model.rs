@@ -174,6 +174,31 @@ pub(super) struct PayloadView {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+pub(super) struct TopicView {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) type_name: String,
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) dropped: u64,
+    pub(super) subscriber_count: u64,
+    pub(super) subscribers: Vec<SubscriberView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SubscriberView {
+    pub(super) path: String,
+    pub(super) node: String,
+    pub(super) bound: u64,
+    pub(super) overflow: String,
+    pub(super) waiting: u64,
+    pub(super) delivered: u64,
+    pub(super) dropped: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(super) struct LogView {
     pub(super) seq: u64,
     pub(super) time: String,

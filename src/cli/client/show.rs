@@ -1,4 +1,4 @@
-//! Tables of Works, nodes, runs and payloads.
+//! Tables of Works, nodes, runs, payloads and topics.
 
 use std::io::Write;
 
@@ -7,7 +7,9 @@ use serde_json::Value as Json;
 
 use super::api::{Api, cleaned};
 use super::error::ClientError;
-use super::model::{Document, Items, JournalView, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
+use super::model::{
+    Document, Items, JournalView, Kept, Load, NodeView, PayloadView, RunsPage, TopicView, WorkView,
+};
 use super::table::{Table, bytes, clock, colours, cut, seconds_between, span, stage, type_name};
 use super::watch::Picture;
 use crate::printable::{json, one_line};
@@ -259,6 +261,34 @@ pub(super) fn payloads(api: &Api, json: bool) -> Picture {
                 payload.copies.join(" ").into(),
                 payload.held_by.join(", ").into(),
             ]);
+        }
+        table.write(out, colours())
+    })
+}
+
+pub(super) fn topics(api: &Api, json: bool) -> Picture {
+    either(json, api.get_raw("topics")?, |topics: Items<TopicView>, out| {
+        if topics.items.is_empty() {
+            return writeln!(out, "no topics");
+        }
+        let columns =
+            ["TOPIC", "TYPE", "PUBLISHED", "DELIVERED", "DROPPED", "SUBSCRIBER", "ON", "WAITING", "OVERFLOW"];
+        let mut table = Table::new(&columns);
+        for topic in &topics.items {
+            let numbers = [topic.published, topic.delivered, topic.dropped];
+            let name = [topic.name.clone(), type_name(&topic.type_name)];
+            let subscribers = format!("{} subscribers", topic.subscriber_count);
+            let first = name.into_iter().chain(numbers.map(|number| number.to_string()));
+            let last = [subscribers].into_iter().chain([const { String::new() }; 3]);
+            table.row(first.chain(last).map(Into::into).collect());
+            for subscriber in &topic.subscribers {
+                let numbers = [subscriber.delivered, subscriber.dropped].map(|number| number.to_string());
+                let first = [const { String::new() }; 3].into_iter().chain(numbers);
+                let waiting = format!("{} of {}", subscriber.waiting, subscriber.bound);
+                let last = [subscriber.path.clone(), subscriber.node.clone(), waiting];
+                let row = first.chain(last).chain([subscriber.overflow.replace('_', " ")]);
+                table.row(row.map(Into::into).collect());
+            }
         }
         table.write(out, colours())
     })

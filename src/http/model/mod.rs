@@ -8,6 +8,7 @@ mod service;
 mod stage;
 mod status;
 mod storage;
+mod topic;
 mod work;
 
 use std::time::SystemTime;
@@ -24,6 +25,7 @@ pub(super) use self::status::{
     About, AppInfo, GraphView, Health, PendingView, Readiness, StateView, StatusView, graph_view, status_view,
 };
 pub(super) use self::storage::{LogView, LogsView, PayloadView, PayloadsView};
+pub(super) use self::topic::{TopicView, TopicsView};
 pub(super) use self::work::{RunView, RunsView, WorkView, work_view};
 use crate::state::Value;
 use crate::work::Status;

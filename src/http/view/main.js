@@ -14,6 +14,7 @@ import { Runs } from "./runs.js";
 import { Store } from "./store.js";
 import { Connection } from "./stream.js";
 import { Timeline } from "./timeline.js";
+import { Topics } from "./topics.js";
 import { stateAt, tally } from "./tree.js";
 
 let planned = false;
@@ -33,6 +34,7 @@ const choose = (path) => select(`w:${path}`, true);
 const timeline = new Timeline(store, runs, { choose, redraw });
 const log = new Log(store, { choose, redraw });
 const payloads = new Payloads(redraw);
+const topics = new Topics(redraw);
 const past = new Past(store, { redraw });
 const stateOf = (path) => stateAt(store.doc.state, path, (group) => graph.siblings(group));
 const inspector = new Inspector({ store, runs, graph, stateOf, select, close, redraw, past });
@@ -93,8 +95,9 @@ function draw() {
   graph.draw(selected());
   timeline.draw(paths);
   drawNodes(store);
-  if (fresh.nodes || fresh.works.size > 0) payloads.refresh();
+  if (fresh.nodes || fresh.works.size > 0) [payloads, topics].forEach((part) => part.refresh());
   payloads.draw();
+  topics.draw();
   log.draw();
   if (!narrow.matches || document.body.classList.contains("inspecting")) inspector.draw(selected());
 }
@@ -182,7 +185,7 @@ const connection = new Connection((event, data) => {
       past.leave();
     }
     store.snapshot(data);
-    payloads.refresh();
+    [payloads, topics].forEach((part) => part.refresh());
     if (store.lastSeq === 0) log.again();
     else load(store, `logs?after=${store.lastSeq}&level=trace&limit=200`);
   } else if (event === "patch") store.patch(data);

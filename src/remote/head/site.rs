@@ -14,14 +14,15 @@ use super::super::process::{Joined, Starting, is_process_name};
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::references::hold_at;
 use super::super::replication::Nodes;
+use super::super::topics;
 use super::{Head, HeadState, Node, Partial, acknowledgement, is_over};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
-    BadNode, Claim, Failure, FreeGpus, HostEvent, Reason, Report, Resources, WaitOrder, WaitReport,
-    WaitsElsewhere, check_labels, check_node_name,
+    BadNode, Claim, Failure, FreeGpus, HostEvent, Published, Reason, Report, Resources, TopicRoutes,
+    WaitOrder, WaitReport, WaitsElsewhere, check_labels, check_node_name,
 };
 
 /// Longest pause between checks of the process of an unreachable node.
@@ -62,6 +63,7 @@ impl Head {
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
         self.cycles.lost(id);
+        self.topics.lost(id);
         self.copies.lost_node(link, why, node.is_leaving);
         let mut state = self.state.lock();
         let mut lost = Vec::new();
@@ -109,6 +111,13 @@ impl Head {
         state.events.push(HostEvent::Room);
         drop(state);
         self.ready_queue.ring_again();
+    }
+
+    /// Returns true for the session of a process that takes part in the App. What one says that was given up would not be
+    /// forgotten again.
+    fn is_current(&self, link: &Arc<Link>) -> bool {
+        let state = self.state.lock();
+        state.nodes.get(&link.peer().id).is_some_and(|node| Arc::ptr_eq(&node.link, link))
     }
 
     /// Returns the number of the process and the name of a node that may still describe the incarnations it has kept.
@@ -181,6 +190,15 @@ impl WaitsElsewhere for Head {
     fn order(&self, process: u64, order: WaitOrder) {
         if let Some(link) = Nodes::link_of(self, process) {
             link.control(&Control::Wait(order));
+        }
+    }
+}
+
+impl TopicRoutes for Head {
+    fn publish(&self, process: u64, message: &Published, holds: &PayloadGuards) -> Result<bool, String> {
+        match Nodes::link_of(self, process) {
+            Some(link) => topics::publish(&link, message, holds),
+            None => Ok(false),
         }
     }
 }
@@ -327,13 +345,26 @@ impl PeerHandler for Head {
                         return Err("the peer reported a wait at a path that is too long".to_owned());
                     }
                 }
-                // That of a process that was given up would not be removed again.
-                let card = link.peer();
-                let is_current = |node: &Node| Arc::ptr_eq(&node.link, link);
-                if self.state.lock().nodes.get(&card.id).is_some_and(is_current) {
-                    self.cycles.arrived(card.id, report);
+                if self.is_current(link) {
+                    self.cycles.arrived(link.peer().id, report);
                 }
             }
+            Control::UseTopic { number, topic, message, subscribes } => {
+                if self.is_current(link) {
+                    topics::declared(&self.topics, link, number, (&topic, &message), subscribes)?;
+                }
+            }
+            Control::LeaveTopic { topic, counts } => {
+                if self.is_current(link) {
+                    self.topics.left(link.peer().id, &topic, counts);
+                }
+            }
+            Control::TopicReports { topics: reports } => {
+                if self.is_current(link) {
+                    topics::reported(&self.topics, link.peer().id, &self.name_of(link), reports)?;
+                }
+            }
+            Control::Published(message) => self.topics.relay(link.peer().id, &message, &carried),
             Control::LookUp { number, path } => {
                 if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
                     return Err("the peer looked up a path that is too long".to_owned());

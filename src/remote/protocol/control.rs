@@ -10,8 +10,8 @@ use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::work::{
-    ByReason, CloseReason, DeadLetter, FencingToken, Found, KnownStep, LoadReport, NoReply, Report,
-    StreamEnd, WaitOrder, WaitReport,
+    ByReason, CloseReason, DeadLetter, FencingToken, Found, KnownStep, LoadReport, NoReply, Published,
+    Report, StreamEnd, TopicCounts, TopicRefusal, TopicReport, WaitOrder, WaitReport,
 };
 
 /// A reference that is part of the next message.
@@ -105,6 +105,12 @@ pub(crate) enum Control {
     },
     /// Checks or ends a wait of a Work for an ask.
     Wait(WaitOrder),
+    /// Answers `UseTopic`.
+    TopicUsed {
+        number: u64,
+        /// The reason why the process may not use the topic.
+        refused: Option<TopicRefusal>,
+    },
     /// Acknowledges a [`LoadReport`](Self::LoadReport).
     LoadReportAck,
     /// Tells a node that is about to leave that nothing runs on it any more, or a process that its Work is over: it
@@ -205,7 +211,25 @@ pub(crate) enum Control {
         number: u64,
         path: ActorPath,
     },
-    /// Ends a subscription.
+    /// The sender uses a topic with messages of this type. The last one of a topic counts. Answered by `TopicUsed`.
+    UseTopic {
+        number: u64,
+        topic: String,
+        message: String,
+        /// True if the sender is to get what is published.
+        subscribes: bool,
+    },
+    /// The sender does not use a topic any more.
+    LeaveTopic {
+        topic: String,
+        /// The messages of the topic in the sender.
+        counts: TopicCounts,
+    },
+    /// All topics that the sender uses, up to a number.
+    TopicReports {
+        topics: Vec<TopicReport>,
+    },
+    /// Ends a subscription to the location of a Work.
     Unlocate {
         path: ActorPath,
     },
@@ -245,6 +269,9 @@ pub(crate) enum Control {
     },
     /// Only the values that the head and other processes need keep the sender from ending.
     HandedOver,
+    // From the head or a node.
+    /// A message that is published: from a node to the head, and from the head to each process that subscribes.
+    Published(Published),
     // From any process.
     /// The references in the next message, and its cause.
     Carries {
@@ -360,6 +387,11 @@ impl Control {
             Self::Locate { .. } => "locate",
             Self::Wait(_) => "wait",
             Self::WaitReport(_) => "wait_report",
+            Self::UseTopic { .. } => "use_topic",
+            Self::TopicUsed { .. } => "topic_used",
+            Self::LeaveTopic { .. } => "leave_topic",
+            Self::TopicReports { .. } => "topic_reports",
+            Self::Published(_) => "published",
             Self::LookUp { .. } => "look_up",
             Self::LookedUp { .. } => "looked_up",
             Self::Unlocate { .. } => "unlocate",

@@ -73,7 +73,8 @@ pub enum DeadLetterReason {
     Unsendable,
     /// The message waited in a process in which no address of the Work was left.
     NoAddress,
-    /// The incarnation ended while it gathered the message for a batch.
+    /// The incarnation ended while it gathered the message for a batch, or while the message waited in the backlog of its
+    /// subscription to a topic.
     Interrupted,
     /// The message was a question whose caller had given up before a handler began.
     Abandoned,

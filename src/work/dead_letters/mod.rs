@@ -43,6 +43,9 @@ const LONGEST_TEXT: usize = 1024;
 /// Time that an App that has ended leaves its hook to take the last letters.
 const LAST_LETTERS: Duration = Duration::from_secs(1);
 
+/// Name of the envelope that is no message, but calls for the messages of a subscription, which wait elsewhere.
+pub(super) const CALL: &str = "(subscription)";
+
 /// The hook of an App for dead letters.
 pub(crate) type OnDeadLetter = Box<dyn FnMut(&DeadLetter) + Send>;
 
@@ -216,8 +219,8 @@ pub(crate) fn report<'a>(
 
 /// Reports questions for the Work at `to` whose callers had given up before a handler began.
 pub(crate) fn report_abandoned<'a>(to: &ActorPath, lost: impl IntoIterator<Item = Lost<'a>>) {
-    // A watch is no message.
-    let lost = lost.into_iter().filter(|lost| lost.message != WATCH);
+    // Neither a watch nor a call is a message.
+    let lost = lost.into_iter().filter(|lost| !matches!(lost.message, WATCH | CALL));
     count_abandoned(letters(to, DeadLetterReason::Abandoned, "its caller has given up", lost));
 }
 

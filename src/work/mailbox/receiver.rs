@@ -43,9 +43,14 @@ impl<W: Work> Receiver<W> {
         }
     }
 
-    /// Has a stream told when this incarnation ends.
-    pub(crate) fn keep_stream(&self, stream: &Arc<dyn OfIncarnation>) {
-        self.mailbox.keep_stream(stream, self.incarnation);
+    /// Has a stream or subscription told when this incarnation ends.
+    pub(crate) fn keep_with_incarnation(&self, ends: &Arc<dyn OfIncarnation>) {
+        self.mailbox.keep_with_incarnation(ends, self.incarnation);
+    }
+
+    /// Returns the number of the incarnation.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox<W>> {

@@ -1,6 +1,6 @@
-//! The watches of the incarnation that receives, and the streams that it sends.
+//! The watches of the incarnation that receives, and the streams and subscriptions that end with it.
 //!
-//! Both are told when it reports its end, and at the latest when it is given up or another incarnation begins to
+//! All are told when it reports its end, and at the latest when it is given up or another incarnation begins to
 //! receive.
 
 use std::sync::{Arc, Weak};
@@ -15,29 +15,29 @@ use super::{Inner, Mailbox, Refused};
 /// Limit on the watches of one incarnation.
 const MOST_WATCHES: usize = 1 << 16;
 
-/// Number of streams that are kept without a look at those that are over.
-const FEW_STREAMS: usize = 8;
+/// Number of streams and subscriptions that are kept without a look at those that are over.
+const FEW_OTHERS: usize = 8;
 
-/// Watches and streams of one incarnation. Boxed where there are any, to keep other mailboxes small.
+/// Watches of one incarnation, and what ends with it. Boxed where there are any, to keep other mailboxes small.
 pub(super) type Watches<W> = Option<Box<WatchList<W>>>;
 
 pub(super) struct WatchList<W> {
     watches: Vec<Watch<W>>,
-    streams: Vec<Weak<dyn OfIncarnation>>,
-    /// Length of `streams` at which those that are over are removed.
+    others: Vec<Weak<dyn OfIncarnation>>,
+    /// Length of `others` at which those that are over are removed.
     look_at: usize,
 }
 
 impl<W> Default for WatchList<W> {
     fn default() -> Self {
-        Self { watches: Vec::new(), streams: Vec::new(), look_at: 0 }
+        Self { watches: Vec::new(), others: Vec::new(), look_at: 0 }
     }
 }
 
 impl<W> WatchList<W> {
-    fn forget_streams_that_are_over(&mut self) {
-        self.streams.retain(|stream| stream.strong_count() > 0);
-        self.look_at = 2 * self.streams.len() + FEW_STREAMS;
+    fn forget_others_that_are_over(&mut self) {
+        self.others.retain(|other| other.strong_count() > 0);
+        self.look_at = 2 * self.others.len() + FEW_OTHERS;
     }
 }
 
@@ -68,18 +68,18 @@ impl<W: Work> Mailbox<W> {
         Ok(())
     }
 
-    /// Has a stream told when the incarnation ends that sends it.
-    pub(in crate::work) fn keep_stream(&self, stream: &Arc<dyn OfIncarnation>, incarnation: u64) {
+    /// Has a stream or subscription told when its incarnation ends.
+    pub(in crate::work) fn keep_with_incarnation(&self, ends: &Arc<dyn OfIncarnation>, incarnation: u64) {
         let mut inner = self.inner.lock();
         if inner.is_over || inner.incarnation != incarnation {
             drop(inner);
-            return stream.incarnation_ended(&End::of(EndKind::Killed));
+            return ends.incarnation_ended(&End::of(EndKind::Killed));
         }
         let list = inner.watches.get_or_insert_default();
-        if list.streams.len() >= list.look_at {
-            list.forget_streams_that_are_over();
+        if list.others.len() >= list.look_at {
+            list.forget_others_that_are_over();
         }
-        list.streams.push(Arc::downgrade(stream));
+        list.others.push(Arc::downgrade(ends));
     }
 
     /// Sends a watch to the incarnation of the Work, wherever that is.
@@ -128,8 +128,8 @@ impl<W: Work> Mailbox<W> {
         let Some(list) = inner.watches.as_deref_mut() else { return Vec::new() };
         let abandoned = list.watches.extract_if(.., |watch| watch.is_abandoned()).collect();
         if list.watches.is_empty() {
-            list.forget_streams_that_are_over();
-            if list.streams.is_empty() {
+            list.forget_others_that_are_over();
+            if list.others.is_empty() {
                 inner.watches = None;
             }
         }
@@ -137,11 +137,11 @@ impl<W: Work> Mailbox<W> {
     }
 }
 
-/// Answers watches and ends streams, outside of the lock of the mailbox.
+/// Answers watches and ends the others, outside of the lock of the mailbox.
 pub(super) fn answer<W: Work>(watches: Watches<W>, end: &End) {
     let Some(list) = watches else { return };
-    let WatchList { watches, streams, .. } = *list;
-    streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.incarnation_ended(end));
+    let WatchList { watches, others, .. } = *list;
+    others.iter().filter_map(Weak::upgrade).for_each(|other| other.incarnation_ended(end));
     for watch in watches {
         Box::new(watch).answer(end);
     }

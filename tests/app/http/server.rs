@@ -75,7 +75,7 @@ fn the_document_describes_every_route() {
     let document = served.get("/api/v1/openapi.json");
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 27, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 28, "{:?}", paths.keys());
     for (path, item) in paths {
         // Every path of the document exists: its answer is not the one for an unknown route.
         let address = path.replace("{path}", "dials.0").replace("{message}", "Turn");
