@@ -216,3 +216,33 @@ impl<F> fmt::Debug for Ask<'_, F> {
         f.debug_struct("Ask").field("work", self.path).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+
+    use super::*;
+
+    /// A question that is held up on its way is in the mailbox of its Work only later, so that a cycle through it does not
+    /// stand at the first looks: the next one follows within a few times as long.
+    #[tokio::test(start_paused = true)]
+    async fn slow_ask_is_looked_at_again_within_a_few_times_as_long() {
+        const STEP: Duration = Duration::from_millis(50);
+        let path = ActorPath::from("works.a");
+        let exchange = pending::<Result<(), AskError<()>>>();
+        let mut ask = Box::pin(Ask::new(AskId::next(), &path, None, exchange).timeout(DEFAULT_ASK_TIMEOUT));
+        let mut looks = Vec::new();
+        let began = Instant::now();
+        while poll_fn(|cx| Poll::Ready(ask.as_mut().poll(cx))).await.is_pending() {
+            let slow = ask.slow.as_ref().and_then(|slow| slow.ask.as_ref());
+            if slow.and_then(|slow| slow.take_due()).is_some_and(|due| due.report) {
+                looks.push(began.elapsed());
+            }
+            tokio::time::advance(STEP).await;
+        }
+        looks.push(began.elapsed());
+        assert!(looks[0] <= SLOW + 2 * STEP, "{looks:?}");
+        assert!(looks.windows(2).all(|pair| pair[1] <= pair[0] * 4 + 2 * STEP), "{looks:?}");
+        assert!(looks.len() <= 7, "it costs messages: {looks:?}");
+    }
+}

@@ -26,10 +26,12 @@
 //! # Guarantees
 //! - An ask fails with [`AskError::Deadlock`](crate::AskError::Deadlock) only if there was such a cycle, and one for each
 //!   cycle.
-//! - A cycle that stands is found, from about [`SLOW`] after its last ask. Not found, and ended by a timeout as before, are
-//!   cycles through a question that waits outside of the mailbox of its Work (in front of a full one, or for a replica of a
-//!   service), through a batch, of more than [`LONGEST`](graph::LONGEST) Works, and while the head is out of reach.
-//! - An ask that is answered within [`SLOW`] costs an id. A slow one costs a few messages, at most three times.
+//! - A cycle that stands is found, from about [`SLOW`] after its last ask; if a question of it arrives later, within a few
+//!   times as long. Not found, and ended by a timeout as before, are cycles through a question that waits outside of the
+//!   mailbox of its Work (in front of a full one, or for a replica of a service), through a batch, of more than
+//!   [`LONGEST`](graph::LONGEST) Works, and while the head is out of reach.
+//! - An ask that is answered within [`SLOW`] costs an id. A slow one costs a few messages, ever more rarely: five times
+//!   within 30 s.
 //!
 //! The idea to confirm a candidate by a second look is that of Ho and Ramamoorthy (1982). With ids that are never used
 //! again, and with waits that end in one way, it is sound.
@@ -54,7 +56,7 @@ use crate::id::{ActorPath, unique};
 pub(super) const SLOW: Duration = Duration::from_millis(100);
 
 /// Factor between the times at which a slow ask is looked at again.
-pub(super) const SLOWER: u32 = 10;
+pub(super) const SLOWER: u32 = 3;
 
 /// Number of an ask, which no other ask of the App has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
