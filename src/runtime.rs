@@ -12,7 +12,6 @@
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -69,30 +68,20 @@ impl Drop for Running {
     }
 }
 
-/// The App and the actor that execute on a thread.
-struct Executing {
-    runtime: RefCell<Option<Arc<Runtime>>>,
-    /// The actor that is executing, of a type of the layer that runs actors. A thread has one at its end only if code of the
-    /// actor ends the process, by `process::exit`. It is not dropped then: to tell the caller of a handler that there is no
-    /// reply wakes tasks, which takes thread-locals that are gone by then, and would abort the process.
-    actor: ManuallyDrop<RefCell<Option<Box<dyn Any>>>>,
-}
-
 thread_local! {
-    static EXECUTING: Executing = const {
-        Executing { runtime: RefCell::new(None), actor: ManuallyDrop::new(RefCell::new(None)) }
-    };
+    /// The App that this thread belongs to.
+    static OF_THREAD: RefCell<Option<Arc<Runtime>>> = const { RefCell::new(None) };
 }
 
 /// Makes this thread belong to an App until the returned guard is dropped.
 pub(crate) fn enter(runtime: Arc<Runtime>) -> Entered {
-    let before = EXECUTING.with(|executing| executing.runtime.replace(Some(runtime)));
+    let before = OF_THREAD.replace(Some(runtime));
     Entered { before, of_thread: PhantomData }
 }
 
 /// Makes this thread belong to an App until the thread ends.
 pub(crate) fn belong(runtime: Arc<Runtime>) {
-    let before = EXECUTING.with(|executing| executing.runtime.replace(Some(runtime)));
+    let before = OF_THREAD.replace(Some(runtime));
     drop(before);
 }
 
@@ -106,7 +95,7 @@ pub(crate) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let left = EXECUTING.try_with(|executing| executing.runtime.replace(self.before.take()));
+        let left = OF_THREAD.try_with(|app| app.replace(self.before.take()));
         drop(left);
     }
 }
@@ -114,7 +103,7 @@ impl Drop for Entered {
 /// Returns the runtime of the App that this thread belongs to.
 pub(crate) fn of_thread() -> Option<Arc<Runtime>> {
     // Inaccessible when a destructor of a thread logs.
-    EXECUTING.try_with(|executing| executing.runtime.borrow().clone()).ok().flatten()
+    OF_THREAD.try_with(|app| app.borrow().clone()).ok().flatten()
 }
 
 /// Returns the runtime of the App that this thread belongs to. On a thread that belongs to none, this is the runtime of
@@ -149,18 +138,6 @@ pub(crate) fn of_app(app: AppId) -> Option<Arc<Runtime>> {
 pub(crate) enum NoRuntime {
     NoneRuns,
     SeveralRun,
-}
-
-/// Sets the actor that is executing on this thread, and returns the previous one.
-pub(crate) fn set_actor(actor: Option<Box<dyn Any>>) -> Option<Box<dyn Any>> {
-    EXECUTING.with(|executing| executing.actor.replace(actor))
-}
-
-/// Calls `look` with the actor that is executing on this thread. Returns `None` if there is none of this type.
-pub(crate) fn with_actor<A: Any, R>(look: impl FnOnce(&mut A) -> R) -> Option<R> {
-    let found = |executing: &Executing| executing.actor.borrow_mut().as_mut()?.downcast_mut().map(look);
-    // Inaccessible when a destructor of a thread logs.
-    EXECUTING.try_with(found).ok().flatten()
 }
 
 #[cfg(test)]
@@ -206,18 +183,5 @@ mod tests {
         assert!(current().is_ok_and(|runtime| runtime.app() == first.app()));
         drop((entered, running));
         assert!(!found(&first) && !found(&second));
-    }
-
-    /// The actor is found by its type only, and is replaced as a whole.
-    #[test]
-    fn actor_of_another_type_is_absent() {
-        assert_eq!(with_actor(|number: &mut u32| *number), None);
-        let before = set_actor(Some(Box::new(5_u32)));
-        assert!(before.is_none());
-        with_actor(|number: &mut u32| *number += 1);
-        assert_eq!(with_actor(|number: &mut u32| *number), Some(6));
-        assert_eq!(with_actor(|number: &mut u64| *number), None);
-        let actor = set_actor(before).unwrap();
-        assert_eq!(actor.downcast_ref::<u32>(), Some(&6));
     }
 }

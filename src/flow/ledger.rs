@@ -65,7 +65,7 @@ pub(crate) struct Moment {
 pub(crate) enum Action {
     /// Starts an incarnation from the last published state, with the mailbox open.
     Launch,
-    Send(RunOrder),
+    Send(Box<RunOrder>),
     Cancel {
         run: u64,
     },
@@ -118,7 +118,7 @@ pub(crate) struct Ledger {
     /// Reason why the Work has no place, while it waits for one.
     waits_for: Option<Box<str>>,
     /// Stop by an operator, which keeps the Work stopped until it is lifted.
-    hold: Option<OperatorStop>,
+    hold: Option<Box<OperatorStop>>,
     /// True once the App ends: outcomes are kept, and nothing starts any more.
     ending: bool,
     /// True if the incarnation ends because its node leaves: the next incarnation is not a restart, and its run not a
@@ -308,12 +308,12 @@ impl Ledger {
     /// Stops the Work, and keeps it stopped until [`release`](Self::release).
     pub(crate) fn hold(&mut self, by: Arc<str>, now: Moment) {
         self.stop(now);
-        self.hold = Some(OperatorStop { by, since: now.wall });
+        self.hold = Some(Box::new(OperatorStop { by, since: now.wall }));
     }
 
     /// Returns the operator's stop that holds the Work, if there is one.
     pub(crate) fn held(&self) -> Option<&OperatorStop> {
-        self.hold.as_ref()
+        self.hold.as_deref()
     }
 
     /// Lifts the stop of an operator.

@@ -48,7 +48,7 @@ pub(crate) struct Record {
     /// Settings of a Work of which nothing is recorded yet.
     pub(crate) unrecorded_settings: Option<Box<WorkSettings>>,
     /// Changes of the state that are not recorded yet.
-    pub(crate) unrecorded: Option<Patch>,
+    pub(crate) unrecorded: Option<Box<Patch>>,
     /// True if the payloads of the state have changed since the `WorkRef` was refreshed.
     pub(crate) other_holds: bool,
     /// Number of published states; `conflated` of them were replaced by a newer one before they were read.
@@ -222,7 +222,7 @@ impl Record {
             self.apply(patch, news.foreign_bytes)?;
             match (&mut self.unrecorded, recorded) {
                 (Some(earlier), Some(patch)) => earlier.then(patch),
-                (unrecorded, Some(patch)) => *unrecorded = Some(patch),
+                (unrecorded, Some(patch)) => *unrecorded = Some(Box::new(patch)),
                 (_, None) => {}
             }
             self.version += 1;

@@ -821,7 +821,7 @@ impl PeerHandler for Agent {
             Control::Run { incarnation, run, attempt, input, trace: cause } => {
                 let input = Input::arrived(input, carried);
                 let steps = self.take_known(incarnation, run);
-                let order = RunOrder { run, attempt, input, steps, announced: false, cause };
+                let order = Box::new(RunOrder { run, attempt, input, steps, announced: false, cause });
                 self.command(incarnation, Command::Run(order));
             }
             Control::Known { incarnation, run, step } => {

@@ -52,7 +52,7 @@ pub(crate) struct IncarnationSpec<W: Work> {
 /// Runs an incarnation to its end and reports that end, unless the incarnation was aborted: then its outbox is not read
 /// any more.
 pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
-    let mut executing = Some(ExecutingWork::new(spec.runtime.app(), spec.path.clone()).boxed());
+    let mut executing = Some(Box::new(ExecutingWork::new(spec.runtime.app(), spec.path.clone())));
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
     let mut task: Option<(Arc<TaskWaker>, Waker)> = None;
@@ -69,12 +69,13 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            abort.register(cx.waker());
-            if abort.is_raised() {
-                return Poll::Ready(None);
-            }
             if task.as_ref().is_none_or(|(task, _)| !task.task().will_wake(cx.waker())) {
                 has_moved |= task.is_some();
+                // Kept until it is raised, which ends this future.
+                abort.register(cx.waker());
+                if abort.is_raised() {
+                    return Poll::Ready(None);
+                }
                 let counted = TaskWaker::new(cx.waker());
                 set_task(&mut executing, &counted);
                 task = Some((counted.clone(), Waker::from(counted)));
@@ -251,7 +252,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
 }
 
 /// Executes one run and reports its end. Returns a failure if it ends the incarnation as well.
-async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder) -> Option<Failure> {
+async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: Box<RunOrder>) -> Option<Failure> {
     cx.begin(&mut order);
     let run = order.run;
     set_run(Some(run));

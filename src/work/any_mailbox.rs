@@ -17,7 +17,7 @@ use crate::id::{ActorPath, AppId};
 /// A [`Mailbox`] whose type of Work is not known to its user. Methods without a comment are those of [`Mailbox`].
 pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
-    fn run(&self, order: RunOrder) -> bool;
+    fn run(&self, order: Box<RunOrder>) -> bool;
     fn open(&self) -> u64;
     fn set_path(&self, path: &ActorPath);
     fn capacity(&self) -> usize;
@@ -72,7 +72,7 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.command(command);
     }
 
-    fn run(&self, order: RunOrder) -> bool {
+    fn run(&self, order: Box<RunOrder>) -> bool {
         self.run(order)
     }
 

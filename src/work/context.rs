@@ -151,7 +151,7 @@ struct Inbox<W: Work> {
 pub(super) struct FlowRequests {
     pub(super) stop: bool,
     pub(super) cancel: bool,
-    pub(super) run: Option<RunOrder>,
+    pub(super) run: Option<Box<RunOrder>>,
     /// True once `on_stop` has begun, which may wait in spite of the stop and does not serve the mailbox.
     pub(super) leaving: bool,
 }

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::CloseReason;
-use super::Mailbox;
+use super::{Mailbox, RoomQueue};
 use crate::error::Result;
 use crate::id::{ActorPath, AppId, WorkId};
 use crate::payload::PayloadGuards;
@@ -701,7 +701,8 @@ proptest! {
         prop_assert!(checked.clients.iter().all(|client| client.task.is_none()), "somebody waits for ever");
         prop_assert_eq!(checked.mailbox.depth(), 0);
         let inner = checked.mailbox.inner.lock();
-        prop_assert!(inner.watches.is_none() && inner.waiting.is_empty() && inner.granted.is_empty());
+        let is_idle = |senders: &RoomQueue| senders.waiting.is_empty() && senders.granted.is_empty();
+        prop_assert!(inner.watches.is_none() && inner.senders.as_deref().is_none_or(is_idle));
         drop(inner);
         prop_assert_eq!(Arc::strong_count(&checked.mailbox), 1);
         prop_assert_eq!(TOKENS.get(), 0);

@@ -3,8 +3,10 @@
 //! A thread-local tells code without a context who is calling: log lines get the path and run of their Work, and a Work
 //! that would wait for its own mailbox is told so.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
+use std::cell::RefCell;
 use std::future::poll_fn;
+use std::mem::{self, ManuallyDrop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -16,7 +18,7 @@ use super::dead_letters::{DeadLetters, SenderId};
 use super::run_markers::mark;
 use super::streamed::Streamed;
 use crate::id::{ActorPath, AppId};
-use crate::runtime::{self, set_actor, with_actor};
+use crate::runtime;
 
 /// A Work while its code executes.
 pub(super) struct ExecutingWork {
@@ -62,35 +64,44 @@ impl ExecutingWork {
             has_polled_slow: false,
         }
     }
+}
 
-    /// Converts to the type of the thread's executing actor.
-    pub(super) fn boxed(self) -> Box<dyn Any> {
-        Box::new(self)
-    }
+thread_local! {
+    /// The Work that is executing. A thread has one at its end only if code of the Work ends the process, by `process::exit`.
+    /// It is not dropped then: to tell the caller of a handler that there is no reply wakes tasks, which takes thread-locals
+    /// that are gone by then, and would abort the process.
+    static EXECUTING: ManuallyDrop<RefCell<Option<Box<ExecutingWork>>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
+}
+
+/// Calls `look` with the Work that is executing on this thread, if there is one.
+fn with_work<R>(look: impl FnOnce(&mut ExecutingWork) -> R) -> Option<R> {
+    // Inaccessible when a destructor of a thread logs.
+    EXECUTING.try_with(|executing| executing.borrow_mut().as_deref_mut().map(look)).ok().flatten()
 }
 
 /// Polls code of a Work, which is the executing one of this thread meanwhile. `poll` must not panic.
-pub(super) fn poll_as<R>(work: &mut Option<Box<dyn Any>>, poll: impl FnOnce() -> R) -> R {
-    let before = set_actor(work.take());
+pub(super) fn poll_as<R>(work: &mut Option<Box<ExecutingWork>>, poll: impl FnOnce() -> R) -> R {
+    let before = EXECUTING.with(|executing| executing.replace(work.take()));
     let polled = poll();
-    *work = set_actor(before);
-    answer_who_wants_service(work.as_mut().and_then(|work| work.downcast_mut()));
+    *work = EXECUTING.with(|executing| executing.replace(before));
+    answer_who_wants_service(work.as_deref_mut());
     polled
 }
 
 /// Sets the waker with which a Work is polled, while its code does not execute.
-pub(super) fn set_task(work: &mut Option<Box<dyn Any>>, task: &Arc<TaskWaker>) {
-    if let Some(work) = work.as_mut().and_then(|work| work.downcast_mut::<ExecutingWork>()) {
+pub(super) fn set_task(work: &mut Option<Box<ExecutingWork>>, task: &Arc<TaskWaker>) {
+    if let Some(work) = work {
         work.task = Some(task.clone());
     }
 }
 
 /// Returns the slow ask that the last poll of a Work has polled, with the path of the Work and the question that it handles.
 pub(super) fn take_slow_ask(
-    work: &mut Option<Box<dyn Any>>,
+    work: &mut Option<Box<ExecutingWork>>,
 ) -> Option<(Arc<SlowAsk>, &ActorPath, Option<AskId>)> {
-    let work = work.as_mut()?.downcast_mut::<ExecutingWork>()?;
-    if !std::mem::take(&mut work.has_polled_slow) {
+    let work = work.as_mut()?;
+    if !mem::take(&mut work.has_polled_slow) {
         return None;
     }
     Some((work.slow.upgrade()?, &work.path, work.caller.as_ref().and_then(|caller| caller.ask())))
@@ -99,7 +110,7 @@ pub(super) fn take_slow_ask(
 /// Notes that an ask is polled that has waited for a while. Returns the waker of the task of the Work that executes, if its
 /// own code polls the ask while it takes no messages, and awaits no other such ask.
 pub(super) fn polls_slow_ask(slow: &Arc<SlowAsk>, waker: &Waker) -> Option<Waker> {
-    let task = with_actor(|work: &mut ExecutingWork| {
+    let task = with_work(|work| {
         let task = work.task.as_ref().filter(|task| task.is(waker))?;
         if !work.is_handling && work.serving > 0 {
             return None;
@@ -121,12 +132,12 @@ pub(super) fn polls_slow_ask(slow: &Arc<SlowAsk>, waker: &Waker) -> Option<Waker
 
 /// Returns the path of the Work that is executing on this thread, and the number of its current run.
 pub(crate) fn current_run() -> Option<(ActorPath, Option<u64>)> {
-    with_actor(|work: &mut ExecutingWork| (work.path.clone(), work.run))
+    with_work(|work| (work.path.clone(), work.run))
 }
 
 /// Returns the number of the Work that is executing on this thread, as the sender of a message.
 pub(super) fn current_sender() -> SenderId {
-    let sender = with_actor(|work: &mut ExecutingWork| work.sender.ok_or_else(|| work.path.clone()));
+    let sender = with_work(|work| work.sender.ok_or_else(|| work.path.clone()));
     match sender {
         None => SenderId::OUTSIDE,
         Some(Ok(sender)) => sender,
@@ -150,7 +161,7 @@ fn answer_who_wants_service(work: Option<&mut ExecutingWork>) {
 
 /// Returns true if code of the Work at this path is executing on this thread.
 pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
-    with_actor(|work: &mut ExecutingWork| work.app == app && work.path == *path).unwrap_or(false)
+    with_work(|work| work.app == app && work.path == *path).unwrap_or(false)
 }
 
 /// Returns whether the mailbox of the Work at this path is served while the caller waits. If the caller is that Work
@@ -174,7 +185,7 @@ pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
             wanted = Some(service);
             Poll::Pending
         };
-        with_actor(ask).unwrap_or(Poll::Ready(true))
+        with_work(ask).unwrap_or(Poll::Ready(true))
     })
     .await
 }
@@ -197,28 +208,27 @@ impl Drop for Serving {
 
 /// Updates the record of the executing Work. There is none when an incarnation is dropped after being ended by force.
 fn change(change: impl FnOnce(&mut ExecutingWork)) {
-    let _ = with_actor(change);
+    let _ = with_work(change);
 }
 
 /// Returns true if a handler of the Work that is executing on this thread is in progress.
 pub(super) fn is_handling() -> bool {
-    with_actor(|work: &mut ExecutingWork| work.is_handling).unwrap_or(false)
+    with_work(|work| work.is_handling).unwrap_or(false)
 }
 
 /// Returns the path of the Work whose handler is executing on this thread.
 pub(super) fn handler_under_way() -> Option<ActorPath> {
-    with_actor(|work: &mut ExecutingWork| work.is_handling.then(|| work.path.clone())).flatten()
+    with_work(|work| work.is_handling.then(|| work.path.clone())).flatten()
 }
 
 /// Returns true unless the handler that is executing on this thread is that of an ask whose caller has given up.
 pub(super) fn caller_waits() -> bool {
-    with_actor(|work: &mut ExecutingWork| work.caller.as_ref().is_none_or(|caller| !caller.is_gone()))
-        .unwrap_or(true)
+    with_work(|work| work.caller.as_ref().is_none_or(|caller| !caller.is_gone())).unwrap_or(true)
 }
 
 /// Polls for the moment at which the caller of the handler that is executing on this thread gives up.
 pub(super) fn poll_caller_gone(cx: &mut Context<'_>) -> Poll<()> {
-    let caller = with_actor(|work: &mut ExecutingWork| work.caller.take()).flatten();
+    let caller = with_work(|work| work.caller.take()).flatten();
     let Some(mut caller) = caller else { return Poll::Pending };
     // Polled outside of the record: the waker that is replaced may be the last owner of a task of the user.
     let gone = caller.poll_gone(cx);
@@ -239,7 +249,7 @@ pub(super) fn take_stream_caller<V: 'static>() -> Option<Box<dyn StreamCaller<V>
 /// Takes the caller if it awaits this type, as a `C`.
 fn take_caller_that_awaits<C: 'static>(awaited: TypeId) -> Option<C> {
     let awaits = |caller: &mut Box<dyn Caller>| caller.awaits() == awaited;
-    let caller = with_actor(|work: &mut ExecutingWork| work.caller.take_if(awaits)).flatten()?;
+    let caller = with_work(|work| work.caller.take_if(awaits)).flatten()?;
     caller.into_answer_to().downcast::<C>().map(|caller| *caller).ok()
 }
 
@@ -256,7 +266,17 @@ impl Handling {
 
     /// Ends a handler that has returned. Returns the caller, which awaits the reply unless the handler has deferred it.
     pub(super) fn end(self) -> Option<Box<dyn Caller>> {
-        with_actor(|work: &mut ExecutingWork| work.caller.take()).flatten()
+        mem::forget(self);
+        Self::take()
+    }
+
+    /// Notes that no handler is in progress. Returns the caller of the one that was.
+    fn take() -> Option<Box<dyn Caller>> {
+        let end = |work: &mut ExecutingWork| {
+            work.is_handling = false;
+            work.caller.take()
+        };
+        with_work(end).flatten()
     }
 
     /// Calls code of the `run` that serves this handler, which is not part of the handler.
@@ -271,12 +291,8 @@ impl Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        let caller = with_actor(|work: &mut ExecutingWork| {
-            work.is_handling = false;
-            work.caller.take()
-        });
-        // Outside of the record: a caller that is told wakes its task.
-        drop(caller);
+        // Dropped outside of the record: a caller that is told wakes its task.
+        drop(Self::take());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Bounded mailboxes.
 //!
 //! # Guarantees
-//! - At most `capacity` messages wait. Senders that wait for room get it in the order in which they asked. Messages of
+//! - At most `capacity` messages wait. RoomQueue that wait for room get it in the order in which they asked. Messages of
 //!   one sender arrive in the order in which they were sent; messages of different senders have no order.
 //! - Messages that are sent first (`tell_first`) are received before all others that wait here, also before those that an
 //!   incarnation has taken but not begun. They need room as any other, and get it before other senders that wait for it; so
@@ -88,6 +88,10 @@ pub(crate) struct Mailbox<W> {
     commanded: AtomicBool,
     /// True if a message that is sent first may wait, so that the receiver can check it without the lock.
     has_first: AtomicBool,
+    /// True if messages may be in `batch`, so that the receiver can check it without the lock.
+    has_batch: AtomicBool,
+    /// True if messages go to another process. Set under the lock of `inner`.
+    leads_away: AtomicBool,
     capacity: AtomicUsize,
     /// Finds the Work, if this process does not decide its placement.
     locator: Option<Arc<dyn Locator>>,
@@ -114,16 +118,23 @@ struct Inner<W> {
     receiver: Option<Waker>,
     /// Waker of a receiver that waits in a handler, woken by commands only.
     listener: Option<Waker>,
-    waiting: VecDeque<Waiting>,
-    /// Tickets of senders that may send now and have not done so yet.
-    granted: Vec<u32>,
-    next_ticket: u32,
+    /// Boxed where senders have waited for room, to keep other mailboxes small.
+    senders: Option<Box<RoomQueue>>,
     watches: Watches<W>,
     /// Number of messages accepted or forwarded since the mailbox exists.
     accepted: u64,
     /// The incarnation that may receive. An earlier incarnation that was given up but still executes receives only an
     /// order to stop.
     incarnation: u64,
+}
+
+/// RoomQueue that wait for room.
+#[derive(Default)]
+struct RoomQueue {
+    waiting: VecDeque<Waiting>,
+    /// Tickets of senders that may send now and have not done so yet.
+    granted: Vec<u32>,
+    next_ticket: u32,
 }
 
 struct Waiting {
@@ -151,31 +162,35 @@ impl<W> Inner<W> {
     }
 
     fn room(&self, capacity: usize) -> bool {
-        self.len() + self.granted.len() < capacity
+        self.len() + self.senders.as_ref().map_or(0, |senders| senders.granted.len()) < capacity
     }
 
     /// Returns true if there is room for a message of a sender that has not waited.
     fn admits(&self, is_first: bool, capacity: usize) -> bool {
         // Those that send first wait before all others.
-        let is_before = self.waiting.front().is_none_or(|waiting| is_first && !waiting.is_first);
+        let next = self.senders.as_ref().and_then(|senders| senders.waiting.front());
+        let is_before = next.is_none_or(|waiting| is_first && !waiting.is_first);
         is_before && self.room(capacity)
     }
 
     /// Returns true if the sender with this ticket waits or has been granted a place.
     fn knows(&self, ticket: u32) -> bool {
-        self.granted.contains(&ticket) || self.waiting.iter().any(|waiting| waiting.ticket == ticket)
+        self.senders.as_ref().is_some_and(|senders| {
+            senders.granted.contains(&ticket)
+                || senders.waiting.iter().any(|waiting| waiting.ticket == ticket)
+        })
     }
 
     /// Grants free places to waiting senders, in order, once half of the mailbox is free: waking a sender costs as much
     /// as many messages, so a sender that wakes should find room for many.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
-        if self.len() > capacity / 2 {
-            return woken;
-        }
-        while !self.waiting.is_empty() && self.room(capacity) {
-            let Waiting { ticket, waker, .. } = self.waiting.pop_front().expect("checked above");
-            self.granted.push(ticket);
+        let waits = self.len();
+        let Some(senders) = self.senders.as_mut().filter(|_| waits <= capacity / 2) else { return woken };
+        while waits + senders.granted.len() < capacity
+            && let Some(Waiting { ticket, waker, .. }) = senders.waiting.pop_front()
+        {
+            senders.granted.push(ticket);
             woken.push(waker);
         }
         woken
@@ -245,9 +260,7 @@ impl<W: Work> Mailbox<W> {
                 commands_to: None,
                 receiver: None,
                 listener: None,
-                waiting: VecDeque::new(),
-                granted: Vec::new(),
-                next_ticket: 0,
+                senders: None,
                 watches: None,
                 accepted: 0,
                 incarnation: 0,
@@ -255,6 +268,8 @@ impl<W: Work> Mailbox<W> {
             batch: Mutex::new(Batch { incarnation: 0, messages: VecDeque::new() }),
             commanded: AtomicBool::new(false),
             has_first: AtomicBool::new(false),
+            has_batch: AtomicBool::new(false),
+            leads_away: AtomicBool::new(false),
             capacity: AtomicUsize::new(capacity),
             locator,
             path: OnceLock::new(),
@@ -452,7 +467,9 @@ impl<W: Work> Mailbox<W> {
             if turn.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
                 turn.ticket = None;
             }
-            let granted = turn.ticket.and_then(|ticket| inner.granted.iter().position(|g| *g == ticket));
+            let is_granted =
+                |ticket| inner.senders.as_ref()?.granted.iter().position(|granted| *granted == ticket);
+            let granted = turn.ticket.and_then(is_granted);
             let room = match (granted, turn.ticket) {
                 (Some(_), _) => true,
                 (None, Some(_)) => false,
@@ -474,7 +491,7 @@ impl<W: Work> Mailbox<W> {
                 Offer::Wait(waits) => envelope = Some(waits),
                 offer => {
                     if let Some(granted) = granted {
-                        inner.granted.swap_remove(granted);
+                        inner.senders.get_or_insert_default().granted.swap_remove(granted);
                         turn.ticket = None;
                     }
                     match &offer {
@@ -485,20 +502,21 @@ impl<W: Work> Mailbox<W> {
                     return Poll::Ready(offer);
                 }
             }
+            let senders = inner.senders.get_or_insert_default();
             if let Some(granted) = granted {
-                inner.granted.swap_remove(granted);
+                senders.granted.swap_remove(granted);
                 turn.ticket = None;
             }
-            match turn.ticket.and_then(|ticket| inner.waiting.iter_mut().find(|w| w.ticket == ticket)) {
+            match turn.ticket.and_then(|ticket| senders.waiting.iter_mut().find(|w| w.ticket == ticket)) {
                 Some(waiting) => waiting.waker.clone_from(cx.waker()),
                 None => {
-                    let ticket = inner.next_ticket;
-                    inner.next_ticket = inner.next_ticket.wrapping_add(1);
+                    let ticket = senders.next_ticket;
+                    senders.next_ticket = senders.next_ticket.wrapping_add(1);
                     let place = match is_first {
-                        true => inner.waiting.iter().take_while(|waiting| waiting.is_first).count(),
-                        false => inner.waiting.len(),
+                        true => senders.waiting.iter().take_while(|waiting| waiting.is_first).count(),
+                        false => senders.waiting.len(),
                     };
-                    inner.waiting.insert(place, Waiting { ticket, is_first, waker: cx.waker().clone() });
+                    senders.waiting.insert(place, Waiting { ticket, is_first, waker: cx.waker().clone() });
                     turn.ticket = Some(ticket);
                 }
             }
@@ -524,7 +542,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Orders a run. Returns true if the receiver is parked and therefore begins at once: the caller then records the
     /// run as started, and no report of the start is sent, which spares both sides a wake-up.
-    pub(crate) fn run(&self, mut order: RunOrder) -> bool {
+    pub(crate) fn run(&self, mut order: Box<RunOrder>) -> bool {
         let announced = {
             let inner = self.inner.lock();
             inner.commands_to.is_none() && inner.receiver.is_some() && !inner.is_gathering
@@ -660,18 +678,24 @@ impl<W: Work> Mailbox<W> {
         let mut batch = self.batch.lock();
         inner.queue.unpop(&mut batch.messages);
         inner.taken = 0;
+        self.has_batch.store(false, Ordering::Release);
     }
 
     /// Executes the steps of the queue.
     fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) {
         self.note_first(&inner);
+        let leads_away =
+            matches!(inner.queue.place(), Place::At(SharedRoute(route)) if !route.is_of_service());
+        self.leads_away.store(leads_away, Ordering::Relaxed);
         let mut woken = Vec::new();
         let mut others = Vec::new();
         for step in steps {
             match step {
                 Step::Wake => {
-                    inner.granted.clear();
-                    woken.extend(inner.waiting.drain(..).map(|waiting| waiting.waker));
+                    if let Some(senders) = &mut inner.senders {
+                        senders.granted.clear();
+                        woken.extend(senders.waiting.drain(..).map(|waiting| waiting.waker));
+                    }
                     if inner.queue.is_here() && inner.queue.ready() > 0 {
                         woken.extend(inner.receiver.take());
                     }
@@ -722,7 +746,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Returns whether messages now go to another process.
     pub(super) fn leads_away(&self) -> bool {
-        matches!(self.inner.lock().queue.place(), Place::At(SharedRoute(route)) if !route.is_of_service())
+        self.leads_away.load(Ordering::Relaxed)
     }
 
     /// Returns the number of messages that wait in this process or are in flight along the current route.
@@ -778,8 +802,10 @@ impl<W: Work> Drop for Turn<'_, W> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut inner = self.mailbox.inner.lock();
-        inner.waiting.retain(|waiting| waiting.ticket != ticket);
-        inner.granted.retain(|granted| *granted != ticket);
+        if let Some(senders) = &mut inner.senders {
+            senders.waiting.retain(|waiting| waiting.ticket != ticket);
+            senders.granted.retain(|granted| *granted != ticket);
+        }
         let woken = inner.grant(self.mailbox.capacity());
         drop(inner);
         woken.into_iter().for_each(Waker::wake);

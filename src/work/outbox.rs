@@ -74,7 +74,8 @@ pub(crate) trait FastPath: Send + Sync {
 
 #[derive(Default)]
 struct Content {
-    update: Update,
+    /// Boxed while there is something to read, to keep idle Works small.
+    update: Option<Box<Update>>,
     rung: bool,
 }
 
@@ -192,8 +193,14 @@ impl Outbox {
 
     fn write(&self, change: impl FnOnce(&mut Update)) {
         let mut content = self.content.lock();
-        change(&mut content.update);
-        if content.rung || self.express.as_ref().is_some_and(|way| way.take(self.id, &mut content.update)) {
+        let Content { update, rung } = &mut *content;
+        let pending = update.get_or_insert_default();
+        change(pending);
+        if *rung {
+            return;
+        }
+        if self.express.as_ref().is_some_and(|way| way.take(self.id, pending)) {
+            *update = None;
             return;
         }
         content.rung = true;
@@ -203,7 +210,7 @@ impl Outbox {
 
     /// Returns the result of `is_it` for the reports that wait.
     pub(crate) fn has(&self, is_it: impl FnOnce(&[Report]) -> bool) -> bool {
-        is_it(&self.content.lock().update.reports)
+        is_it(self.content.lock().update.as_ref().map_or(&[], |update| &update.reports))
     }
 
     pub(crate) fn take(&self) -> Update {
@@ -214,7 +221,7 @@ impl Outbox {
     pub(crate) fn hand_over<R>(&self, to: impl FnOnce(Update) -> R) -> R {
         let mut content = self.content.lock();
         content.rung = false;
-        to(std::mem::take(&mut content.update))
+        to(content.update.take().map(|update| *update).unwrap_or_default())
     }
 }
 

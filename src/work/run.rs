@@ -128,17 +128,14 @@ pub(crate) struct RunOrder {
 
 /// Command from a Flow to an incarnation.
 pub(crate) enum Command {
-    Run(RunOrder),
+    /// Boxed, because most commands and messages are small.
+    Run(Box<RunOrder>),
     /// Ends this run early.
-    Cancel {
-        run: u64,
-    },
+    Cancel { run: u64 },
     /// Ends this incarnation.
     Stop,
     /// Confirms that everything that the incarnation has sent before this barrier is durable.
-    Durable {
-        barrier: u64,
-    },
+    Durable { barrier: u64 },
 }
 
 #[cfg(test)]

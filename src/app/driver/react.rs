@@ -32,7 +32,7 @@ enum Order {
         decision: u64,
         token: FencingToken,
     },
-    Send(RunOrder),
+    Send(Box<RunOrder>),
     Command(Command),
     /// Abort the incarnation, or else the one that was launched while this order waited.
     Kill(Option<Arc<Abort>>),

@@ -239,7 +239,7 @@ impl Driver {
             let (table, key, value) = (Table::Work, SETTINGS.to_vec(), encoded(&*settings));
             changes.push(Change::Put { path: path.clone(), table, key, value });
         } else if let Some(patch) = record.unrecorded.take() {
-            changes.push(Change::Patch { path: path.clone(), patch });
+            changes.push(Change::Patch { path: path.clone(), patch: *patch });
             is_progress = true;
         }
         let Some(guards) = self.journaling.guards() else { return is_progress };

@@ -28,14 +28,14 @@ impl Ledger {
             current.deadline = timeout.map(|timeout| now.at.saturating_add(timeout));
             let waiting = &current.waiting;
             if current.run > last_run {
-                self.actions.push(Action::Send(RunOrder {
+                self.actions.push(Action::Send(Box::new(RunOrder {
                     run: current.run,
                     attempt: waiting.attempts,
                     input: waiting.input.clone(),
                     steps: self.runs.steps(waiting.key),
                     announced: false,
                     cause: waiting.cause.clone(),
-                }));
+                })));
             }
             // The order to cancel may have been lost with the head.
             if self.policy.overlap == Overlap::Restart && !self.queue.is_empty() {

@@ -381,7 +381,7 @@ impl Ledger {
             life: self.life.into(),
             moving: self.moving,
             current,
-            hold: self.hold.clone(),
+            hold: self.hold.as_deref().cloned(),
             restarts: self.restarts.times(),
             outcomes: self.outcomes(),
             attempted: self.tries.as_deref().map_or(0, Tries::attempted),
@@ -448,7 +448,7 @@ impl Ledger {
         ledger.runs = Memory::restored(inputs, steps, remember, now);
         ledger.history = statuses;
         ledger.restarts = Restarts::restored(&work.restarts);
-        ledger.hold = work.hold;
+        ledger.hold = work.hold.map(Box::new);
         ledger.moving = work.moving;
         (ledger.next_run, ledger.seq) = (work.next_run, work.seq);
         (ledger.successes, ledger.launches) = (work.successes, work.launches);

@@ -18,21 +18,34 @@ const COMPARED: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     statuses: IdMap<RunKey, Status>,
-    /// Outcomes by age, if there is a limit: the sequence number of the status, the input, and the time.
-    outcomes: VecDeque<(u64, RunKey, Duration)>,
-    /// Number of outdated entries in `outcomes`.
-    outdated: usize,
+    /// Boxed, because few Works have a limit.
+    aging: Option<Box<Aging>>,
     is_told_of_many: bool,
     /// Boxed, because few Works have inputs with sequences.
     reordered: Option<Box<Reordered>>,
-    /// Inputs whose status has changed since the last call of [`take_changed`](Self::take_changed), with the time, if
-    /// changes are recorded.
-    changed: Option<Vec<(RunKey, Duration)>>,
+    /// Present if changes are recorded.
+    changes: Option<Box<Changes>>,
     /// Steps of runs that have not succeeded, and outputs of those that have, by their input. Boxed, because few Works have
     /// either.
     steps: Option<Box<IdMap<RunKey, Steps>>>,
-    /// Changes of `steps` since the last call of [`take_step_changes`](Self::take_step_changes), if they are recorded.
-    step_changes: Vec<StepChange>,
+}
+
+/// Outcomes by age, if there is a limit.
+#[derive(Debug, Default)]
+struct Aging {
+    /// The sequence number of the status, the input, and the time.
+    outcomes: VecDeque<(u64, RunKey, Duration)>,
+    /// Number of outdated entries in `outcomes`.
+    outdated: usize,
+}
+
+/// Changes that are not taken yet.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Inputs whose status has changed since the last call of [`take_changed`](Memory::take_changed), with the time.
+    inputs: Vec<(RunKey, Duration)>,
+    /// Changes of steps since the last call of [`take_step_changes`](Memory::take_step_changes).
+    steps: Vec<StepChange>,
 }
 
 /// A change of the remembered steps.
@@ -71,7 +84,7 @@ impl Memory {
         }
         if !remember.is_everything() {
             outcomes.sort_unstable_by_key(|(seq, ..)| *seq);
-            memory.outcomes = outcomes.into();
+            memory.aging.get_or_insert_default().outcomes = outcomes.into();
             memory.expire(remember, now);
         }
         memory
@@ -79,17 +92,17 @@ impl Memory {
 
     /// Records changes from now on.
     pub(super) fn record_changes(&mut self) {
-        self.changed.get_or_insert_default();
+        self.changes.get_or_insert_default();
     }
 
     /// Returns the inputs whose status has changed since the last call; an input may be there several times.
     pub(super) fn take_changed(&mut self) -> Vec<(RunKey, Duration)> {
-        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+        self.changes.as_mut().map(|changes| std::mem::take(&mut changes.inputs)).unwrap_or_default()
     }
 
     /// Returns the changes of the remembered steps since the last call, in order.
     pub(super) fn take_step_changes(&mut self) -> Vec<StepChange> {
-        std::mem::take(&mut self.step_changes)
+        self.changes.as_mut().map(|changes| std::mem::take(&mut changes.steps)).unwrap_or_default()
     }
 
     /// Returns the remembered steps of the runs of an input.
@@ -104,8 +117,8 @@ impl Memory {
     pub(super) fn remember_step(&mut self, key: RunKey, step: KnownStep) -> Result<(), StepsFull> {
         let id = step.id;
         let is_changed = self.steps.get_or_insert_default().entry(key).or_default().insert(step)?;
-        if is_changed && self.changed.is_some() {
-            self.step_changes.push(StepChange::Known(key, id));
+        if let Some(changes) = self.changes.as_mut().filter(|_| is_changed) {
+            changes.steps.push(StepChange::Known(key, id));
         }
         Ok(())
     }
@@ -141,8 +154,8 @@ impl Memory {
         if all.is_empty() {
             self.steps = None;
         }
-        if !ids.is_empty() && self.changed.is_some() {
-            self.step_changes.push(StepChange::Forgotten(key, ids));
+        if let Some(changes) = self.changes.as_mut().filter(|_| !ids.is_empty()) {
+            changes.steps.push(StepChange::Forgotten(key, ids));
         }
     }
 
@@ -157,8 +170,8 @@ impl Memory {
     }
 
     fn note_change(&mut self, key: RunKey, at: Duration) {
-        if let Some(changed) = &mut self.changed {
-            changed.push((key, at));
+        if let Some(changes) = &mut self.changes {
+            changes.inputs.push((key, at));
         }
     }
 
@@ -182,7 +195,7 @@ impl Memory {
         }
         self.outdate(before);
         if is_outcome {
-            self.outcomes.push_back((seq, key, now.at));
+            self.aging.get_or_insert_default().outcomes.push_back((seq, key, now.at));
             self.expire(remember, now);
         }
     }
@@ -196,11 +209,11 @@ impl Memory {
 
     /// Forgets the inputs in these stages, but not the steps of their runs.
     pub(super) fn forget_all(&mut self, stages: &[Stage]) {
-        let changed = &mut self.changed;
+        let changes = &mut self.changes;
         self.statuses.retain(|key, status| {
             let is_forgotten = stages.contains(&status.stage);
-            if let Some(changed) = changed.as_mut().filter(|_| is_forgotten) {
-                changed.push((*key, Duration::ZERO));
+            if let Some(changes) = changes.as_mut().filter(|_| is_forgotten) {
+                changes.inputs.push((*key, Duration::ZERO));
             }
             !is_forgotten
         });
@@ -208,9 +221,10 @@ impl Memory {
     }
 
     fn outdate(&mut self, before: Option<Status>) {
-        if !self.outcomes.is_empty() && before.is_some_and(|status| status.stage.is_terminal()) {
-            self.outdated += 1;
-            if self.outdated > COMPARED && self.outdated > self.outcomes.len() / 2 {
+        let Some(Aging { outcomes, outdated }) = self.aging.as_deref_mut() else { return };
+        if !outcomes.is_empty() && before.is_some_and(|status| status.stage.is_terminal()) {
+            *outdated += 1;
+            if *outdated > COMPARED && *outdated > outcomes.len() / 2 {
                 self.compact();
             }
         }
@@ -218,28 +232,32 @@ impl Memory {
 
     fn compact(&mut self) {
         let statuses = &self.statuses;
-        self.outcomes.retain(|(seq, key, _)| statuses.get(key).is_some_and(|status| status.seq == *seq));
-        self.outdated = 0;
+        if let Some(Aging { outcomes, outdated }) = self.aging.as_deref_mut() {
+            outcomes.retain(|(seq, key, _)| statuses.get(key).is_some_and(|status| status.seq == *seq));
+            *outdated = 0;
+        }
     }
 
     /// Evicts outcomes beyond the limits of number or age.
     pub(super) fn expire(&mut self, remember: Remember, now: Moment) {
-        while let Some((seq, key, at)) = self.outcomes.front().copied() {
+        let Some(mut aging) = self.aging.take() else { return };
+        while let Some((seq, key, at)) = aging.outcomes.front().copied() {
             let is_valid = self.statuses.get(&key).is_some_and(|status| status.seq == seq);
             if is_valid {
                 let is_too_old = remember.age.is_some_and(|age| now.at.saturating_sub(at) >= age);
-                let known = self.outcomes.len().saturating_sub(self.outdated);
+                let known = aging.outcomes.len().saturating_sub(aging.outdated);
                 if !is_too_old && remember.count.is_none_or(|count| known <= count) {
-                    return;
+                    break;
                 }
                 self.statuses.remove(&key);
                 self.forget_steps(key);
                 self.note_change(key, Duration::ZERO);
             } else {
-                self.outdated = self.outdated.saturating_sub(1);
+                aging.outdated = aging.outdated.saturating_sub(1);
             }
-            self.outcomes.pop_front();
+            aging.outcomes.pop_front();
         }
+        self.aging = Some(aging);
     }
 
     /// Returns the number of remembered inputs once, when it is large enough for a warning.
@@ -356,7 +374,7 @@ mod tests {
                     let expected = expected.map_or(Stage::NotStarted, |(_, stage, _)| *stage);
                     prop_assert_eq!(memory.stage(key(n)), expected, "{}", n);
                 }
-                prop_assert!(memory.outcomes.len() <= 2 * model.len() + COMPARED + 1);
+                prop_assert!(memory.aging.as_ref().map_or(0, |aging| aging.outcomes.len()) <= 2 * model.len() + COMPARED + 1);
             }
         }
     }
@@ -370,7 +388,7 @@ mod tests {
             memory.set(key(n), status, Remember::default(), at(seq));
         }
         assert!((0..=255_u8).all(|n| memory.stage(key(n)) == Stage::Succeeded));
-        assert!(memory.outcomes.is_empty() && memory.tell_of_many().is_none());
+        assert!(memory.aging.is_none() && memory.tell_of_many().is_none());
     }
 
     /// The warning appears once, with the millionth remembered input.

@@ -11,7 +11,8 @@ pub(super) struct RunQueue {
     runs: VecDeque<Waiting>,
     next_place: u64,
     /// Changes since the last call of [`take_touched`](Self::take_touched), if they are recorded.
-    touched: Option<Vec<Touched>>,
+    #[expect(clippy::box_collection, reason = "most queues have none")]
+    touched: Option<Box<Vec<Touched>>>,
 }
 
 /// The place of a run that has joined or left the queue.
@@ -35,7 +36,7 @@ impl RunQueue {
 
     /// Returns the changes since the last call, in no particular order.
     pub(super) fn take_touched(&mut self) -> Vec<Touched> {
-        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+        self.touched.as_deref_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(super) fn next_place(&self) -> u64 {

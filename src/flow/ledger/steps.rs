@@ -60,14 +60,14 @@ impl Ledger {
         let run = self.next_run;
         self.next_run += 1;
         self.runs.forget_attempt(waiting.key);
-        self.actions.push(Action::Send(RunOrder {
+        self.actions.push(Action::Send(Box::new(RunOrder {
             run,
             attempt: waiting.attempts,
             input: waiting.input.clone(),
             steps: self.runs.steps(waiting.key),
             announced: false,
             cause: waiting.cause.clone(),
-        }));
+        })));
         let node = self.node.clone();
         self.tries().sent(run, &waiting, node);
         self.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));

@@ -15,36 +15,37 @@ pub(crate) trait Item {
 /// Messages in the order in which they are taken: those that are sent first, then the others, each in their order.
 #[derive(Debug)]
 pub(super) struct Lanes<M> {
-    first: VecDeque<M>,
+    /// Boxed where a message was sent first, to keep other mailboxes small.
+    first: Option<Box<VecDeque<M>>>,
     others: VecDeque<M>,
 }
 
 impl<M> Default for Lanes<M> {
     fn default() -> Self {
-        Self { first: VecDeque::new(), others: VecDeque::new() }
+        Self { first: None, others: VecDeque::new() }
     }
 }
 
 impl<M: Item> Lanes<M> {
     pub(super) fn len(&self) -> usize {
-        self.first.len() + self.others.len()
+        self.first.as_ref().map_or(0, |first| first.len()) + self.others.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.others.is_empty()
+        self.others.is_empty() && !self.has_first()
     }
 
     /// Returns true if a message waits that is sent first.
     pub(super) fn has_first(&self) -> bool {
-        !self.first.is_empty()
+        self.first.as_ref().is_some_and(|first| !first.is_empty())
     }
 
     pub(super) fn front(&self) -> Option<&M> {
-        self.first.front().or_else(|| self.others.front())
+        self.first.as_ref().and_then(|first| first.front()).or_else(|| self.others.front())
     }
 
     fn lane(&mut self, message: &M) -> &mut VecDeque<M> {
-        if message.is_first() { &mut self.first } else { &mut self.others }
+        if message.is_first() { self.first.get_or_insert_default() } else { &mut self.others }
     }
 
     pub(super) fn push_back(&mut self, message: M) {
@@ -56,7 +57,7 @@ impl<M: Item> Lanes<M> {
     }
 
     pub(super) fn pop_front(&mut self) -> Option<M> {
-        self.first.pop_front().or_else(|| self.others.pop_front())
+        self.first.as_mut().and_then(|first| first.pop_front()).or_else(|| self.others.pop_front())
     }
 
     /// Moves the next `count` messages that are not sent first to `batch`, or all if there are fewer.
@@ -75,7 +76,9 @@ impl<M: Item> Lanes<M> {
 
     /// Moves all messages of `later` behind those of their lane here.
     pub(super) fn append(&mut self, later: &mut Self) {
-        self.first.append(&mut later.first);
+        if let Some(first) = later.first.as_mut().filter(|first| !first.is_empty()) {
+            self.first.get_or_insert_default().append(first);
+        }
         self.others.append(&mut later.others);
     }
 
@@ -87,13 +90,13 @@ impl<M: Item> Lanes<M> {
 
     /// Returns true if `which` is true for a message.
     pub(super) fn has(&self, which: impl Fn(&M) -> bool) -> bool {
-        self.first.iter().chain(&self.others).any(which)
+        self.first.iter().flat_map(|first| first.iter()).chain(&self.others).any(which)
     }
 
     /// Removes the messages for which `which` is true.
     pub(super) fn take(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
         let mut taken = Vec::new();
-        for lane in [&mut self.first, &mut self.others] {
+        for lane in self.first.as_deref_mut().into_iter().chain([&mut self.others]) {
             if lane.iter().any(&which) {
                 let (out, stays) = std::mem::take(lane).into_iter().partition::<VecDeque<_>, _>(&which);
                 *lane = stays;
@@ -109,7 +112,7 @@ impl<M> IntoIterator for Lanes<M> {
     type IntoIter = std::iter::Chain<vec_deque::IntoIter<M>, vec_deque::IntoIter<M>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.others)
+        self.first.map(|first| *first).unwrap_or_default().into_iter().chain(self.others)
     }
 }
 

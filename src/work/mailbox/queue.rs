@@ -66,10 +66,23 @@ pub(crate) struct Queue<M, R> {
     place: Place<R>,
     used: Option<Used<R>>,
     messages: Lanes<M>,
-    /// Messages given back by the current route, until the route is drained.
+    /// Boxed while a route is drained, to keep other mailboxes small.
+    behind: Option<Box<Behind<M>>>,
+}
+
+/// Messages that wait until a route is drained, and then go before the others.
+#[derive(Debug)]
+struct Behind<M> {
+    /// Messages given back by the route.
     returned: Lanes<M>,
-    /// Messages from this process for an incarnation here, which go after the returned ones and before `messages`.
+    /// Messages from this process for an incarnation here, which go after the returned ones.
     held: Lanes<M>,
+}
+
+impl<M> Default for Behind<M> {
+    fn default() -> Self {
+        Self { returned: Lanes::default(), held: Lanes::default() }
+    }
 }
 
 /// A route along which messages have been sent and may still be in flight.
@@ -91,13 +104,7 @@ impl CloseReason {
 
 impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
     pub(crate) fn new(place: Place<R>) -> Self {
-        Self {
-            place,
-            used: None,
-            messages: Lanes::default(),
-            returned: Lanes::default(),
-            held: Lanes::default(),
-        }
+        Self { place, used: None, messages: Lanes::default(), behind: None }
     }
 
     pub(crate) fn place(&self) -> &Place<R> {
@@ -110,7 +117,8 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// Returns the number of waiting messages.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len() + self.returned.len() + self.held.len()
+        let behind = self.behind.as_ref().map_or(0, |behind| behind.returned.len() + behind.held.len());
+        self.messages.len() + behind
     }
 
     /// Offers a message from this process; `room` is true if the mailbox has room for it.
@@ -149,7 +157,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         // Behind messages that the old route gives back, those from this process wait apart.
         let is_behind = self.is_here() && self.used.is_some();
         if is_behind {
-            self.held.push_back(message)
+            self.behind.get_or_insert_default().held.push_back(message)
         } else {
             self.messages.push_back(message)
         }
@@ -224,13 +232,17 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// Returns true if `which` is true for a waiting message, returned ones included.
     pub(crate) fn has(&self, which: impl Fn(&M) -> bool) -> bool {
-        [&self.returned, &self.held, &self.messages].into_iter().any(|queue| queue.has(&which))
+        let behind = self.behind.iter().flat_map(|behind| [&behind.returned, &behind.held]);
+        behind.chain([&self.messages]).any(|queue| queue.has(&which))
     }
 
     /// Removes all waiting messages for which `which` is true, including returned ones.
     pub(crate) fn take_waiting(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
-        let queues = [&mut self.returned, &mut self.held, &mut self.messages];
-        queues.into_iter().flat_map(|queue| queue.take(&which)).collect()
+        let behind = self.behind.iter_mut().flat_map(|behind| {
+            let Behind { returned, held } = &mut **behind;
+            [returned, held]
+        });
+        behind.chain([&mut self.messages]).flat_map(|queue| queue.take(&which)).collect()
     }
 
     /// Sets the place of the Work.
@@ -238,7 +250,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         if place == Place::Here && !self.is_here() && self.used.is_some() {
             // Messages that the old route gives back were sent before these, so the incarnation must not begin with
             // these.
-            self.held.append(&mut self.messages);
+            self.behind.get_or_insert_default().held.append(&mut self.messages);
         }
         self.place = place;
         self.settle()
@@ -254,7 +266,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// Takes back a message from a route; no handler has begun it.
     pub(crate) fn returned(&mut self, route: &R, message: M) -> Vec<Step<M, R>> {
-        self.returned.push_back(message);
+        self.behind.get_or_insert_default().returned.push_back(message);
         if self.place == Place::At(route.clone()) {
             self.place = Place::Pending;
         }
@@ -314,10 +326,17 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// Removes and returns all messages.
     pub(crate) fn clear(&mut self) -> Vec<M> {
-        let mut all = std::mem::take(&mut self.returned);
-        all.append(&mut self.held);
-        all.append(&mut self.messages);
-        all.into_iter().collect()
+        self.end_drain();
+        std::mem::take(&mut self.messages).into_iter().collect()
+    }
+
+    /// Moves the messages that have waited for the end of a drain before the others.
+    fn end_drain(&mut self) {
+        if let Some(behind) = self.behind.take() {
+            let Behind { mut returned, mut held } = *behind;
+            returned.append(&mut held);
+            self.messages.prepend(returned);
+        }
     }
 
     fn settle(&mut self) -> Vec<Step<M, R>> {
@@ -333,9 +352,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
             }
         }
         if self.used.is_none() {
-            let mut first = std::mem::take(&mut self.returned);
-            first.append(&mut self.held);
-            self.messages.prepend(first);
+            self.end_drain();
             match &self.place {
                 Place::At(route) => {
                     let pumping = !self.messages.is_empty();

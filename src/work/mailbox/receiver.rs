@@ -1,6 +1,7 @@
 //! The receiving end of a mailbox, which takes messages in batches.
 
 use std::any::TypeId;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -68,6 +69,8 @@ impl<W: Work> Receiver<W> {
         }
         let command = inner.commands.pop_front();
         if inner.commands.is_empty() {
+            // Freed, to keep idle Works small.
+            inner.commands = VecDeque::new();
             self.mailbox.commanded.store(false, Ordering::Release);
         }
         command
@@ -129,7 +132,7 @@ impl<W: Work> Receiver<W> {
         // Those that are sent first go before the rest of a batch.
         let is_overtaken = mailbox.has_first.load(Ordering::Acquire);
         let is_other = |next: &BoxedEnvelope<W>| only.is_some_and(|only| next.message_type() != only);
-        {
+        if mailbox.has_batch.load(Ordering::Acquire) {
             let mut batch = mailbox.batch.lock();
             if batch.incarnation != self.incarnation {
                 return Poll::Ready(Some(Mail::Command(Command::Stop)));
@@ -139,6 +142,9 @@ impl<W: Work> Receiver<W> {
                     return Poll::Ready(None);
                 }
                 if let Some(envelope) = batch.messages.pop_front() {
+                    if batch.messages.is_empty() {
+                        mailbox.has_batch.store(false, Ordering::Release);
+                    }
                     return Poll::Ready(Some(Mail::Message(envelope)));
                 }
             }
@@ -154,8 +160,7 @@ impl<W: Work> Receiver<W> {
                 }
                 let first = inner.queue.pop();
                 mailbox.has_first.store(inner.queue.has_first(), Ordering::Release);
-                let woken =
-                    if inner.waiting.is_empty() { Vec::new() } else { inner.grant(mailbox.capacity()) };
+                let woken = inner.grant(mailbox.capacity());
                 drop(inner);
                 woken.into_iter().for_each(Waker::wake);
                 return Poll::Ready(first.map(Mail::Message));
@@ -175,6 +180,7 @@ impl<W: Work> Receiver<W> {
             if more > 0 {
                 inner.taken = u16::try_from(more).expect("a batch is small");
                 inner.queue.pop_into(&mut mailbox.batch.lock().messages, more);
+                mailbox.has_batch.store(true, Ordering::Release);
             }
         } else if let Some(command) = inner.commands.pop_front() {
             return Poll::Ready(Some(Mail::Command(command)));
@@ -185,7 +191,7 @@ impl<W: Work> Receiver<W> {
                 none => *none = Some(cx.waker().clone()),
             }
         }
-        let woken = if inner.waiting.is_empty() { Vec::new() } else { inner.grant(mailbox.capacity()) };
+        let woken = inner.grant(mailbox.capacity());
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
         first.map_or(Poll::Pending, |envelope| Poll::Ready(Some(Mail::Message(envelope))))
