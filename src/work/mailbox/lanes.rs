@@ -16,6 +16,7 @@ pub(crate) trait Item {
 #[derive(Debug)]
 pub(super) struct Lanes<M> {
     /// Boxed where a message was sent first, to keep other mailboxes small.
+    #[expect(clippy::box_collection, reason = "most mailboxes have none")]
     first: Option<Box<VecDeque<M>>>,
     others: VecDeque<M>,
 }
