@@ -102,11 +102,12 @@ const STATICS: [(&str, &str, &str); 17] = [
     ("work/run_markers.rs", "MARKING", "the standard output, which a process has one of"),
 ];
 
-/// The variables of a thread that connect parts of the crate. There are no more than these two.
-const WIRING: [(&str, &str); 2] = [("runtime.rs", "EXECUTING"), ("flow/scope.rs", "SCOPE")];
+/// The variables of a thread that connect parts of the crate. There are no more than these three.
+const WIRING: [(&str, &str); 3] =
+    [("runtime.rs", "OF_THREAD"), ("work/executing.rs", "EXECUTING"), ("flow/scope.rs", "SCOPE")];
 
 /// The variables of a thread, each with its reason.
-const THREAD_LOCALS: [(&str, &str, &str); 9] = [
+const THREAD_LOCALS: [(&str, &str, &str); 10] = [
     ("work/cycles/mod.rs", "LAST", "a counter, by which ids of asks are unique"),
     (
         "flow/scope.rs",
@@ -121,10 +122,11 @@ const THREAD_LOCALS: [(&str, &str, &str); 9] = [
         "BY_CONTENT",
         "`Serialize` gets no context: whether references are written by content",
     ),
+    ("runtime.rs", "OF_THREAD", "the App of the thread, for `Deserialize`, `Drive` and log lines"),
     (
-        "runtime.rs",
+        "work/executing.rs",
         "EXECUTING",
-        "the App and the Work that are executing, for `Deserialize`, `Drive` and log lines",
+        "the Work that is executing, for addresses, which get no context, and log lines",
     ),
     ("wire/codec.rs", "IS_ENCODING", "`Serialize` gets no context: whether the format is the crate's own"),
     ("wire/codec.rs", "BUFFER", "a buffer that encodings reuse"),
