@@ -836,6 +836,10 @@ impl PeerHandler for Agent {
             Control::Resume { incarnation } => self.resume(incarnation),
             Control::Acknowledge { incarnation, reports } => self.acknowledge(incarnation, reports),
             Control::Close { incarnation, why } => self.close(incarnation, why),
+            Control::ProcessLost { process } => {
+                let sessions = self.bridge.peers().into_iter().filter(|link| link.peer().id == process);
+                sessions.for_each(|link| link.give_up("the head has given it up"));
+            }
             Control::Located { path, location } => self.located(&path, location),
             Control::LookedUp { number, found } => {
                 let look_up = self.state.lock().look_ups.remove(&number);

@@ -3,14 +3,17 @@
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 
-use crate::lab::{Suite, Task};
+use crate::lab::{Lab, Round, Suite, Task};
 use crate::process::LIMIT;
 use crate::proxy::Proxy;
-use crate::support::{Process, free_address, joining, lab, node, program, start_with, times, waits_with};
+use crate::support::{
+    Process, free_address, joining, lab, node, program, signal, start_with, times, waits_with,
+};
 
 crate::tests![
     node_is_reached_at_the_address_that_it_advertises,
     node_that_advertises_a_wrong_address_is_reached_by_the_head,
+    node_started_again_is_reached_before_the_grace_period_ends,
     head_tells_the_address_that_it_advertises,
 ];
 
@@ -62,4 +65,36 @@ fn head_tells_the_address_that_it_advertises() {
     let inside = told.replace("gate.example.org", "127.0.0.1");
     let _nodes = ["m", "n"].map(|name| Process::node(&inside, name));
     summed(&app);
+}
+
+/// A node that is killed and started again is reached from another node as soon as the Work is there again, and not only
+/// when the session with its process before has reached the end of its grace period: that process may have been on another
+/// machine, so nothing proves its end to the other node.
+fn node_started_again_is_reached_before_the_grace_period_ends() {
+    let app = start_with(times(500, 600_000), || {
+        Suite::new(lab(node("a")), lab(node("b")), |suite, _| {
+            suite.b.run(Task::Serve);
+            if suite.b.is_running() {
+                // It keeps the address, and so the way to the Work.
+                suite.a.run(Task::Tell(suite.b.addr(), 3));
+            }
+            Ok(())
+        })
+    });
+    let (address, inside) = (joining(&app), free_address());
+    let _asker = Process::node_of("patient", &address, "a", &[]);
+    let gate = Proxy::to(&inside);
+    let first = Process::node_with(&address, "b", &["--listen", &inside, "--advertise", gate.address()]);
+    app.wait_for_stage("a", Stage::Succeeded);
+    app.wait_for_stage("b", Stage::Running);
+    let (a, b) = (app.work::<Lab>("a"), app.work::<Lab>("b"));
+    let ask = || app.block_on(a.ask(Round(vec![b.clone()])).timeout(LIMIT)).expect("it answers");
+    assert_eq!(ask(), Ok(()));
+    assert!(gate.connections() > 0, "it was reached by another way");
+    signal(first.id(), "KILL");
+    first.end();
+    let _second = Process::node(&address, "b");
+    app.wait_for_work("b", |work| work.status.stage == Stage::Running && work.status.attempt == 2);
+    assert_eq!(ask(), Ok(()));
+    app.stop().result.expect("it stops");
 }

@@ -55,6 +55,8 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "snares" => crate::fences::snares().main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
+        // A program whose nodes give each other up late.
+        "patient" => App::new(serve).config(times(500, 600_000)).main(),
         "gpus" => crate::gpus::program_with_two(),
         "files" => crate::files::program(),
         "finds" => App::new(crate::finds::kinds).main(),

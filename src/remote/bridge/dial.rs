@@ -128,6 +128,9 @@ impl Bridge {
                 let attempt = tokio::select! {
                     attempt = self.call(&endpoints, &hello) => attempt,
                     () = link.lost() => {
+                        if let Some(why) = link.given_up() {
+                            break 'session Ok(why);
+                        }
                         if role == Role::Peer && !is_near {
                             let (me, peer) = (&self.me().name, &link.peer().name);
                             log::warn!(

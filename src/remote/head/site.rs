@@ -65,6 +65,9 @@ impl Head {
         self.cycles.lost(id);
         self.topics.lost(id);
         self.copies.lost_node(link, why, node.is_leaving);
+        if !node.is_leaving {
+            self.tell_of_loss(id);
+        }
         let mut state = self.state.lock();
         let mut lost = Vec::new();
         for number in &node.incarnations {
@@ -111,6 +114,13 @@ impl Head {
         state.events.push(HostEvent::Room);
         drop(state);
         self.ready_queue.ring_again();
+    }
+
+    /// Tells all nodes of a process that is lost, before they are told where its Works are now: the sessions between them
+    /// would hold up what is sent to these Works until their own grace period has passed.
+    fn tell_of_loss(&self, process: u64) {
+        let nodes: Vec<_> = self.state.lock().nodes.values().map(|node| node.link.clone()).collect();
+        nodes.iter().for_each(|link| link.control(&Control::ProcessLost { process }));
     }
 
     /// Returns true for the session of a process that takes part in the App. What one says that was given up would not be

@@ -39,6 +39,10 @@ pub(crate) struct Carried {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Control {
     // From the head.
+    /// The head has given this process up: its Works are lost, and nothing that it sends counts any more.
+    ProcessLost {
+        process: u64,
+    },
     /// Starts an incarnation.
     Launch {
         incarnation: u64,
@@ -374,6 +378,7 @@ impl Control {
             Self::HostsAll => "hosts_all",
             Self::Kill { .. } => "kill",
             Self::Close { .. } => "close",
+            Self::ProcessLost { .. } => "process_lost",
             Self::Located { .. } => "located",
             Self::End { .. } => "end",
             Self::State { .. } => "state",

@@ -160,6 +160,10 @@ impl DirectRoute {
         }
     }
 
+    fn is_given_up(&self) -> bool {
+        self.link.get().is_some_and(|link| link.given_up().is_some())
+    }
+
     /// Reports the session as lost to the mailbox when a message could not be sent for that reason.
     fn check(&self, sent: Sent) -> Sent {
         // A session that is about to end reports so itself, but only to the routes that have channels.
@@ -218,7 +222,7 @@ impl ChannelUser for DirectRoute {
     }
 
     /// Handles the loss of the session: the mailbox switches to the relay if there is one, else it waits for a new
-    /// location.
+    /// location, as it does if the head has given the process up.
     fn lost(&self) {
         let forgotten = {
             let mut state = self.state.lock();
@@ -228,7 +232,7 @@ impl ChannelUser for DirectRoute {
         drop(forgotten);
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
         let instead = match &self.relay {
-            Some(Relay { head, .. }) if !head.link().is_over() => {
+            Some(Relay { head, .. }) if !head.link().is_over() && !self.is_given_up() => {
                 let Ends { mailbox, path, kind, incarnation, .. } = &self.ends;
                 let ends = Ends {
                     mailbox: mailbox.clone(),
