@@ -65,6 +65,29 @@ test("a Work's panel has its state, runs, numbers, log and errors in full", asyn
   await close();
 });
 
+test("topics are listed with their subscribers once there is one", async () => {
+  const app = demo();
+  const { page, close } = await open(app);
+  await card(page, "w:serving.canary").waitFor();
+  const topics = page.locator("#topics");
+  assert.equal(await topics.isVisible(), false);
+  const subscriber = (path, waiting) => ({ path, node: "gpu-1", bound: 64, overflow: "drop_oldest", waiting, delivered: 9, dropped: 1 });
+  app.topics = [
+    { name: "prices", type: "demo::market::Price", published: 1234, delivered: 2400, dropped: 7, subscriber_count: 10,
+      subscribers: Array.from({ length: 9 }, (_, i) => subscriber(`serving.w${i}`, i)) },
+    { name: "quiet", type: "demo::Note", published: 0, delivered: 0, dropped: 0, subscriber_count: 0, subscribers: [] },
+  ];
+  // A change of the App has the page look again.
+  app.set("/works/serving.canary/attempt", 2);
+  app.flush();
+  await topics.getByText("2 topics").waitFor();
+  const rows = await topics.locator("tbody tr").allInnerTexts();
+  assert.match(rows[0], /prices\s+Price\s+1,234\s+2,400\s+7\s+serving\.w0 \(gpu-1, 0 of 64\), .*2 more$/s);
+  assert.match(rows[1], /quiet\s+Note\s+0\s+0\s+0\s+none$/);
+  await shot(page, "topics");
+  await close();
+});
+
 test("where motion is unwanted, a change is underlined instead", async () => {
   const app = demo();
   const { page, close } = await open(app, { hash: "#w:serving.model", reducedMotion: "reduce" });
