@@ -88,6 +88,22 @@ test("topics are listed with their subscribers once there is one", async () => {
   await close();
 });
 
+test("a Work that only answers messages is up", async () => {
+  const app = demo();
+  app.work("serving.cache", "demo::serving::Cache", "head", "not_started", { is_up: true });
+  app.work("serving.spare", "demo::serving::Cache", "head", "not_started");
+  const { page, close } = await open(app);
+  await card(page, "w:serving.cache").filter({ hasText: "up · Cache" }).waitFor();
+  await card(page, "w:serving.spare").filter({ hasText: "not started · Cache" }).waitFor();
+  const counts = await page.locator("#counts").innerText();
+  assert.match(counts, /1\s+up\s+1\s+not started/);
+  await page.locator("#counts").getByText("up", { exact: true }).click();
+  await page.locator(".member", { hasText: "serving.cache" }).waitFor();
+  assert.equal(await page.locator(".member").count(), 1);
+  await shot(page, "up");
+  await close();
+});
+
 test("where motion is unwanted, a change is underlined instead", async () => {
   const app = demo();
   const { page, close } = await open(app, { hash: "#w:serving.model", reducedMotion: "reduce" });

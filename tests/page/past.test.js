@@ -265,6 +265,6 @@ test("a real App with a journal shows its own past", async () => {
   await why.getByText(/because root: the App began/).waitFor();
   await why.getByRole("button", { name: /Show position/ }).first().click();
   await output(page, "the past:");
-  await card(page, "w:model_deployment").filter({ hasText: /running|pending|not started/ }).waitFor();
+  await card(page, "w:model_deployment").filter({ hasText: /running|pending|up|not started/ }).waitFor();
   await leave(page);
 });

@@ -71,6 +71,13 @@ pub(super) struct WorkView {
     pub(super) restarts: u64,
 }
 
+impl WorkView {
+    /// Returns the stage as it is shown: a Work without a run that is up answers messages.
+    pub(super) fn shown_stage(&self) -> &str {
+        if self.stage == "not_started" && self.is_up { "up" } else { &self.stage }
+    }
+}
+
 /// A stop by an operator, and its time.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

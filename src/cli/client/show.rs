@@ -47,7 +47,7 @@ pub(super) fn status(api: &Api, json: bool) -> Picture {
         for (path, work) in &document.works {
             table.row(vec![
                 path.as_str().into(),
-                stage(&work.stage),
+                stage(work.shown_stage()),
                 place(work).into(),
                 age(work).into(),
                 runs_of(work).into(),

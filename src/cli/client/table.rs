@@ -19,6 +19,7 @@ fn code(word: &str) -> &'static str {
         "succeeded" | "connected" => "32",
         "failed" | "error" | "away" => "31",
         "stopped" => "35",
+        "up" => "36",
         _ => "2",
     }
 }

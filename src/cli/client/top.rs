@@ -20,7 +20,7 @@ use crate::printable;
 
 const EVERY: Duration = Duration::from_millis(500);
 /// The sort order of Works; those that need attention come first.
-const STAGES: [&str; 6] = ["failed", "running", "pending", "stopped", "succeeded", "not_started"];
+const STAGES: [&str; 7] = ["failed", "running", "pending", "stopped", "succeeded", "up", "not_started"];
 
 /// The columns of the Works: title, width, and the terminal width from which the column is shown.
 const COLUMNS: [(&str, Constraint, u16); 7] = [
@@ -118,6 +118,7 @@ impl Screen {
         }
         match stage {
             "running" => style.fg(Color::Blue),
+            "up" => style.fg(Color::Cyan),
             "pending" => style.fg(Color::Yellow),
             "succeeded" => style.fg(Color::Green),
             "failed" => style.fg(Color::Red),
@@ -157,7 +158,7 @@ impl Screen {
         let works = &self.document.works;
         let mut spans = vec![Span::raw(format!("{} Works", works.len()))];
         for stage in STAGES {
-            let count = works.values().filter(|work| work.stage == stage).count();
+            let count = works.values().filter(|work| work.shown_stage() == stage).count();
             if count > 0 {
                 spans.push(Span::raw("   "));
                 spans.push(Span::styled(format!("{count} {}", stage.replace('_', " ")), self.colour(stage)));
@@ -185,13 +186,14 @@ impl Screen {
         let mut works: Vec<_> = self.document.works.iter().collect();
         if !self.by_path {
             let rank = |stage: &str| STAGES.iter().position(|name| *name == stage);
-            works.sort_by_key(|(_, work)| rank(&work.stage));
+            works.sort_by_key(|(_, work)| rank(work.shown_stage()));
         }
         let there = |(_, _, from): &(&str, Constraint, u16)| width >= *from;
         let rows = works.into_iter().map(|(path, work)| {
             let cells = [
                 Cell::from(one_line(path)),
-                Cell::from(one_line(&work.stage.replace('_', " "))).style(self.colour(&work.stage)),
+                Cell::from(one_line(&work.shown_stage().replace('_', " ")))
+                    .style(self.colour(work.shown_stage())),
                 Cell::from(one_line(&place(work))),
                 Cell::from(age(work)),
                 Cell::from(runs_of(work)),

@@ -1,6 +1,9 @@
 // Numbers, times and names for people.
 
-export const STAGES = ["running", "pending", "succeeded", "failed", "stopped", "not_started"];
+export const STAGES = ["running", "pending", "succeeded", "failed", "stopped", "up", "not_started"];
+
+/** Returns the stage of a Work as it is shown: one without a run that is up answers messages. */
+export const stageOf = (work) => (work?.stage === "not_started" && work.is_up ? "up" : work?.stage);
 
 const NAMES = { not_started: "not started" };
 export const stageName = (stage) => NAMES[stage] ?? stage ?? "unknown";

@@ -1,7 +1,7 @@
 // The tree as a graph of cards and edges. Parts outside of the viewport are not rendered.
 
 import { attr, byId, el, icon, list, setIcon, svg, text } from "./dom.js";
-import { STAGES, count, plural, reasonName, span, stageName, typeName } from "./format.js";
+import { STAGES, count, plural, reasonName, span, stageName, stageOf, typeName } from "./format.js";
 import { build, layout, tally } from "./tree.js";
 
 export class Graph {
@@ -120,19 +120,20 @@ export class Graph {
   #work(parts, node, card) {
     const work = this.store.doc.works[node.path];
     if (!work) return;
-    setIcon(parts.icon, work.stage);
+    const stage = stageOf(work);
+    setIcon(parts.icon, stage);
     text(parts.name, node.name);
     // With a single process, the placement says more than the node.
     text(parts.where, Object.keys(this.store.doc.nodes).length > 1 ? work.node ?? "no node" : work.placement ?? "");
     const since = work.stage === "running" && work.current ? work.current.started : work.since;
     const age = since ? span((this.store.time - Date.parse(since)) / 1000) : "";
     const told = work.stage === "failed" ? `${reasonName(work.reason)} · ${work.message ?? ""}`
-      : work.stage === "not_started" || !age ? stageName(work.stage)
+      : work.stage === "not_started" || !age ? stageName(stage)
         : ["running", "pending"].includes(work.stage) ? `${stageName(work.stage)} for ${age}` : `${stageName(work.stage)} ${age} ago`;
     // An error needs the room more than the type.
     text(parts.under, work.stage === "failed" ? told : `${told} · ${typeName(work.type)}`);
-    attr(card, "data-stage", work.stage);
-    attr(card, "aria-label", `${node.path || node.name}, Work ${typeName(work.type)}, ${stageName(work.stage)}${work.reason ? `, ${reasonName(work.reason)}` : ""}${work.node ? `, on ${work.node}` : ""}`);
+    attr(card, "data-stage", stage);
+    attr(card, "aria-label", `${node.path || node.name}, Work ${typeName(work.type)}, ${stageName(stage)}${work.reason ? `, ${reasonName(work.reason)}` : ""}${work.node ? `, on ${work.node}` : ""}`);
   }
 
   #many(parts, node, at, card) {
@@ -163,7 +164,7 @@ export class Graph {
       parts.canvas = el("canvas", { class: "dots", "aria-hidden": "true" });
       parts.canvas.addEventListener("mousemove", (event) => {
         const path = this.#spot(card, event);
-        parts.canvas.title = path ? `${path}: ${stageName(this.store.doc.works[path]?.stage)}` : "";
+        parts.canvas.title = path ? `${path}: ${stageName(stageOf(this.store.doc.works[path]))}` : "";
       });
       card.append(parts.canvas);
     }
@@ -182,7 +183,7 @@ export class Graph {
     brush.clearRect(0, 0, width, height);
     const colours = stageColours();
     const byStage = new Map(STAGES.map((stage) => [stage, []]));
-    node.works.forEach((path, i) => byStage.get(works[path]?.stage)?.push(i));
+    node.works.forEach((path, i) => byStage.get(stageOf(works[path]))?.push(i));
     for (const [stage, places] of byStage) {
       brush.fillStyle = colours[stage];
       for (const i of places) brush.fillRect((i % columns) * pitch, Math.floor(i / columns) * pitch, size, size);

@@ -3,7 +3,7 @@
 import { stopApp } from "./actions.js";
 import { Changes } from "./changes.js";
 import { byId, el, hide, icon, list, setIcon, text } from "./dom.js";
-import { STAGES, count, plural, reasonName, stageName, typeName } from "./format.js";
+import { STAGES, count, plural, reasonName, stageName, stageOf, typeName } from "./format.js";
 import { WorkPanel } from "./panel.js";
 import { Service } from "./service.js";
 import { StateTree } from "./state.js";
@@ -136,9 +136,9 @@ class ListPanel {
       update: (row, path) => {
         const work = this.store.doc.works[path];
         if (!work) return;
-        setIcon(row.icon, work.stage);
+        setIcon(row.icon, stageOf(work));
         text(row.fact, work.stage === "failed" ? reasonName(work.reason) : work.node ?? "");
-        row.setAttribute("aria-label", `${path}, ${stageName(work.stage)}`);
+        row.setAttribute("aria-label", `${path}, ${stageName(stageOf(work))}`);
       },
     });
     this.node = el("div", { class: "panel" }, this.stages, el("label", { for: "list-filter", class: "unseen", text: "Only Works with" }), this.filter, this.note, box);
@@ -150,8 +150,8 @@ class ListPanel {
     const node = this.id.startsWith("g:") ? this.graph.byId?.get(this.id) : this.graph.root;
     if (!node) return false;
     const part = this.filter.value.trim().toLowerCase();
-    const all = stage === "" ? node.works : node.works.filter((path) => works[path]?.stage === stage);
-    const shown = part === "" ? all : all.filter((path) => path.toLowerCase().includes(part) || stageName(works[path]?.stage).includes(part));
+    const all = stage === "" ? node.works : node.works.filter((path) => stageOf(works[path]) === stage);
+    const shown = part === "" ? all : all.filter((path) => path.toLowerCase().includes(part) || stageName(stageOf(works[path])).includes(part));
     drawTally(this.stages, tally(works, all));
     text(this.note, part === "" ? (all.length === 0 ? "None." : "") : `${count(shown.length)} of ${count(all.length)}`);
     this.rows.draw(shown);

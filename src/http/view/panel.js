@@ -4,7 +4,7 @@ import * as actions from "./actions.js";
 import { now } from "./api.js";
 import { Changes } from "./changes.js";
 import { attr, el, hide, icon, list, setIcon, text } from "./dom.js";
-import { brief, clock, count, duration, plural, reasonName, span, stageName, typeName } from "./format.js";
+import { brief, clock, count, duration, plural, reasonName, span, stageName, stageOf, typeName } from "./format.js";
 import { Lines, load, newest } from "./log.js";
 import { Plot } from "./plots.js";
 import { StateTree } from "./state.js";
@@ -60,9 +60,9 @@ export class WorkPanel {
   draw() {
     const work = this.store.doc.works[this.path];
     if (!work) return false;
-    setIcon(this.icon, work.stage);
+    setIcon(this.icon, stageOf(work));
     const since = work.since && work.stage !== "not_started" ? ` · ${["running", "pending"].includes(work.stage) ? "for " : ""}${span((now() - Date.parse(work.since)) / 1000)}${["running", "pending"].includes(work.stage) ? "" : " ago"}` : "";
-    text(this.stage, `${stageName(work.stage)}${work.reason ? ` (${reasonName(work.reason)})` : ""}`);
+    text(this.stage, `${stageName(stageOf(work))}${work.reason ? ` (${reasonName(work.reason)})` : ""}`);
     const held = work.held ? ` · stopped by ${work.held.by} ${span((now() - Date.parse(work.held.since)) / 1000)} ago, until it is started` : "";
     if (this.store.past) text(this.facts, `${typeName(work.type)}${work.since ? ` · since ${clock(work.since)}` : ""}`);
     else text(this.facts, `${typeName(work.type)} · ${work.node ? `on ${work.node}` : "on no node"}${work.placement && work.placement !== work.node ? `, ${work.placement}` : ""}${since}${held}`);

@@ -2,7 +2,7 @@
 
 import { now } from "./api.js";
 import { attr, byId, el, list, svg, text } from "./dom.js";
-import { brief, clock, duration, plural, reasonName, stageName } from "./format.js";
+import { brief, clock, duration, plural, reasonName, stageName, stageOf } from "./format.js";
 import { VirtualList } from "./virtual.js";
 
 const ROW = 28;
@@ -94,6 +94,6 @@ export class Timeline {
       attr(bar, "width", w.toFixed(1));
       text(bar.tip, `run ${run.run}: ${stageName(run.stage)}${run.reason ? ` (${reasonName(run.reason)})` : ""}, ${duration((ended - begun) / 1000)}\n${brief(run.input)}`);
     });
-    attr(row, "aria-label", `${path || "App"}: ${plural(total, "run")}, ${stageName(work.stage)}`);
+    attr(row, "aria-label", `${path || "App"}: ${plural(total, "run")}, ${stageName(stageOf(work))}`);
   }
 }

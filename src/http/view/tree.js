@@ -1,6 +1,6 @@
 // The tree of Flows and Works: from paths to nodes, and from nodes to positions. Independent of the DOM.
 
-import { byName, typeName } from "./format.js";
+import { byName, stageOf, typeName } from "./format.js";
 
 /** Lists and maps with more children than this are collapsed into one node at first. */
 const MANY = 8;
@@ -124,7 +124,7 @@ export function dots(n, width) {
 export function tally(works, paths) {
   const stages = {};
   for (const path of paths) {
-    const stage = works[path]?.stage;
+    const stage = stageOf(works[path]);
     if (stage) stages[stage] = (stages[stage] ?? 0) + 1;
   }
   return stages;
