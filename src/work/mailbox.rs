@@ -1,7 +1,7 @@
 //! Bounded mailboxes.
 //!
 //! # Guarantees
-//! - At most `capacity` messages wait. RoomQueue that wait for room get it in the order in which they asked. Messages of
+//! - At most `capacity` messages wait. Senders that wait for room get it in the order in which they asked. Messages of
 //!   one sender arrive in the order in which they were sent; messages of different senders have no order.
 //! - Messages that are sent first (`tell_first`) are received before all others that wait here, also before those that an
 //!   incarnation has taken but not begun. They need room as any other, and get it before other senders that wait for it; so
@@ -128,7 +128,7 @@ struct Inner<W> {
     incarnation: u64,
 }
 
-/// RoomQueue that wait for room.
+/// Queue of the senders that wait for room.
 #[derive(Default)]
 struct RoomQueue {
     waiting: VecDeque<Waiting>,

@@ -40,7 +40,7 @@ pub(in crate::http) struct SubscriberView {
     pub(in crate::http) node: String,
     /// The number of messages that may wait.
     pub(in crate::http) bound: u64,
-    /// What becomes of a message for which there is no room: `drop_oldest` or `drop_newest`.
+    /// The policy for a message for which there is no room: `drop_oldest` or `drop_newest`.
     #[schema(example = "drop_oldest")]
     pub(in crate::http) overflow: String,
     /// The number of messages that wait.

@@ -31,7 +31,7 @@ pub struct Backlog {
     overflow: Overflow,
 }
 
-/// What becomes of a message that is published to a subscriber whose [`Backlog`] is full.
+/// Policy for a message that is published to a subscriber whose [`Backlog`] is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

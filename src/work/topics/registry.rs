@@ -98,9 +98,11 @@ struct State {
 struct Used {
     topic: Weak<dyn AnyTopic>,
     message: &'static str,
-    /// What the head was told last: whether there are subscribers, the number of that declaration, and whether it has answered.
+    /// True if the last declaration to the head says that there are subscribers.
     subscribes: bool,
+    /// Number of the last declaration to the head.
     number: u64,
+    /// True once the head has answered the last declaration.
     is_answered: bool,
 }
 
@@ -145,7 +147,7 @@ fn send(
     Ok(dropped)
 }
 
-/// What a declaration has come to.
+/// Result of a declaration.
 enum Declared {
     /// The head knows it.
     Known,

@@ -15,9 +15,9 @@ const RECORDED: [&str; 5] = ["Note", "Question", "Batched", "Listing", "Relay"];
 /// The messages of one sender to one Work or service under one head.
 #[derive(Default)]
 struct Between<'a> {
-    /// Those that no handler saw and of which no error has told the sender so.
+    /// Messages that no handler saw, and whose loss no error has told to the sender.
     unseen: Vec<&'a MessageFacts<'a>>,
-    /// Those among them that were accepted without a reply, and met no process that was lost.
+    /// Unseen messages that were accepted without a reply, and met no process that was lost.
     lost: Vec<&'a MessageFacts<'a>>,
     letters: Vec<&'a Record>,
     /// Number of letters that are certainly no handled messages, and of those for messages without a reply.
