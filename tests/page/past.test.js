@@ -42,6 +42,11 @@ const select = async (page, id) => {
   await card(page, id).click();
   return page;
 };
+/** Focuses an element once it is shown: the focus of a hidden one does nothing. */
+async function focus(element) {
+  await element.waitFor();
+  await element.focus();
+}
 const output = (page, part) => page.locator("#past-text", { hasText: part }).waitFor();
 const step = (page, value) => page.locator("#inspector .field", { hasText: "step" }).first().filter({ hasText: String(value) }).waitFor();
 
@@ -49,10 +54,9 @@ test("the slider shows the past by the keyboard, and live updates do not change 
   const app = recorded();
   const page = await open(app, { hash: "#w:train" });
   const slider = page.getByLabel("Time");
-  await slider.waitFor();
   await step(page, 72);
   assert.equal(await page.locator("#past-now").isVisible(), false);
-  await slider.focus();
+  await focus(slider);
   await page.keyboard.press("ArrowLeft");
   await output(page, "the past: 24 Nov 2026");
   await output(page, "position 8");
@@ -88,7 +92,7 @@ test("the slider shows the past by the keyboard, and live updates do not change 
 test("the slider fits into 390 px", async () => {
   const page = await open(recorded(), { width: 390, height: 844 });
   const slider = page.getByLabel("Time");
-  await slider.focus();
+  await focus(slider);
   await page.keyboard.press("Home");
   await output(page, "position 7");
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
@@ -103,7 +107,7 @@ test("a position that the journal has lost is said, and the way back stays", asy
   const app = recorded();
   const page = await open(app, { hash: "#w:train" });
   const slider = page.getByLabel("Time");
-  await slider.focus();
+  await focus(slider);
   app.recorded.shift();
   await page.keyboard.press("Home");
   await output(page, "the journal begins after that");
@@ -119,7 +123,7 @@ test("the panel of a Work shows what has changed since the moment, and follows t
   const app = recorded();
   const page = await open(app, { hash: "#w:train" });
   const slider = page.getByLabel("Time");
-  await slider.focus();
+  await focus(slider);
   assert.equal(await changes(page).isVisible(), false);
   await page.keyboard.press("Home");
   await changes(page).getByText("step70 → 72").waitFor();
@@ -152,7 +156,7 @@ test("the panel of a Flow shows what has changed below it, the first of much", a
   const app = recorded();
   const page = await open(app, { hash: "#f:" });
   const slider = page.getByLabel("Time");
-  await slider.focus();
+  await focus(slider);
   await page.keyboard.press("ArrowLeft");
   await changes(page).getByText("train.step71 → 72").waitFor();
   await changes(page).getByText("serving.canary (stage)running → failed").waitFor();
@@ -245,7 +249,7 @@ test("a real App with a journal shows its own past", async () => {
   const page = await visit(browser, app.port, { hash: "#w:train" });
   await card(page, "w:model_deployment").filter({ hasText: "succeeded" }).waitFor();
   const slider = page.getByLabel("Time");
-  await slider.focus();
+  await focus(slider);
   await page.keyboard.press("Home");
   await output(page, "the past:");
   // At the first position, nothing had been deployed.
@@ -253,7 +257,7 @@ test("a real App with a journal shows its own past", async () => {
   // What became of it since.
   await card(page, "w:model_deployment").click();
   await changes(page).getByText(/\(stage\)not started → (succeeded|running|pending)/).waitFor();
-  await slider.focus();
+  await focus(slider);
   await page.keyboard.press("End");
   await card(page, "w:model_deployment").filter({ hasText: /succeeded|running/ }).waitFor();
   // Its run was requested when a checkpoint was published by the run of another Work.
