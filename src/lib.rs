@@ -123,6 +123,8 @@ mod drive;
 mod entry;
 mod error;
 mod fence;
+#[cfg(feature = "remote")]
+mod fleet;
 mod flow;
 #[cfg(feature = "http")]
 mod http;

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level modules of the crate and their layers. `lib.rs`, which re-exports from all of them, has none.
-const LAYERS: [(&str, u32); 27] = [
+const LAYERS: [(&str, u32); 28] = [
     ("id", 0),
     ("error", 0),
     ("fence", 0),
@@ -35,6 +35,7 @@ const LAYERS: [(&str, u32); 27] = [
     ("transport", 2),
     ("journal", 3),
     ("work", 3),
+    ("fleet", 4),
     ("flow", 4),
     ("remote", 4),
     ("app", 5),
