@@ -120,6 +120,7 @@ mod crash_evidence;
 mod descriptors;
 #[cfg(feature = "drive")]
 mod drive;
+mod duration;
 mod entry;
 mod error;
 mod fence;

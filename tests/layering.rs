@@ -14,12 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level modules of the crate and their layers. `lib.rs`, which re-exports from all of them, has none.
-const LAYERS: [(&str, u32); 28] = [
+const LAYERS: [(&str, u32); 29] = [
     ("id", 0),
     ("error", 0),
     ("fence", 0),
     ("crash_evidence", 1),
     ("descriptors", 1),
+    ("duration", 1),
     ("atomic_file", 1),
     ("machine", 1),
     ("program", 1),

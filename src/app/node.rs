@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_rt::{Arbiter, System};
 use tokio::sync::Notify;
@@ -26,15 +27,18 @@ pub(crate) struct NodeArguments {
     pub(crate) advertise: Option<Advertised>,
     /// The directory of this process, if its head has a journal.
     pub(crate) kept_in: Option<PathBuf>,
+    /// The time without a head after which the node ends.
+    pub(crate) without_head: Option<Duration>,
 }
 
-/// Hosts Works until the App ends, which returns the reason, or until `leave` is notified, which returns `None`.
+/// Hosts Works until the App ends or no head is found, which returns the reason, or until `leave` is notified, which returns
+/// `None`.
 pub(crate) fn run_as_node(
     app: &App,
     arguments: NodeArguments,
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
-    let NodeArguments { join, name, labels, resources, listen, advertise, kept_in } = arguments;
+    let NodeArguments { join, name, labels, resources, listen, advertise, kept_in, without_head } = arguments;
     let is_kept = kept_in.is_some();
     let parent = Parent::current();
     let system = System::new();
@@ -51,6 +55,7 @@ pub(crate) fn run_as_node(
         listen,
         advertise,
         kept_in,
+        without_head,
         pool: app.config.pool_size(),
         budget: MemoryBudget::new(app.config.store_settings()),
     };
@@ -68,7 +73,7 @@ pub(crate) fn run_as_node(
         }
     }
     match farewell {
-        Ok(Farewell::Over(why) | Farewell::HeadLost(why)) => Ok(Some(why)),
+        Ok(Farewell::Over(why) | Farewell::HeadLost(why) | Farewell::WithoutHead(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),
     }

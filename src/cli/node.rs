@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use super::shared_args::TlsArgs;
 use super::shared_args::{PayloadArgs, log_level};
 use crate::app::{App, AppError, Config, NodeArguments, known_gpus, resources, run_as_node};
 use crate::descriptors;
+use crate::duration::parse_positive_duration;
 use crate::entry::{ONE_SIGNAL, Signals, catch, exit_code, report, say, unblock};
 use crate::machine::machine_name;
 use crate::trace::export;
@@ -55,6 +56,10 @@ pub(super) struct NodeArgs {
     /// The address that other nodes are told, with NAT or forwarded ports [default: the one this node listens at]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
+
+    /// The time without a head after which this node ends, such as 90s, 5m or 1h30m [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
+    without_head: Option<Duration>,
 
     /// A file with the secret that all processes share [default: the secret in FLOWRIGHT_TOKEN, or the one that a head of the
     /// same user and machine has made]
@@ -126,7 +131,8 @@ impl NodeArgs {
             return Err(UsageError::Advertise(text.clone(), why));
         }
         let kept_in = self.kept_in.clone();
-        Ok(NodeArguments { join, name, labels, resources, listen, advertise, kept_in })
+        let without_head = self.without_head;
+        Ok(NodeArguments { join, name, labels, resources, listen, advertise, kept_in, without_head })
     }
 }
 

@@ -39,6 +39,7 @@ mod socket_directory;
 mod topics;
 mod transfers;
 mod uplink;
+mod without_head;
 mod write_turn;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};

@@ -26,6 +26,7 @@ use super::protocol::{Control, Hello, NodeCard, Role, Welcome};
 use super::replication::FromNode;
 use super::services::ProcessServices;
 use super::session::SessionSettings;
+use super::without_head::WithoutHead;
 #[cfg(feature = "drive")]
 use crate::drive::Drives;
 use crate::id::unique;
@@ -67,6 +68,8 @@ pub(crate) struct NodeOptions {
     pub(crate) advertise: Option<Advertised>,
     /// The directory for the process of a single Work that outlives its head.
     pub(crate) kept_in: Option<PathBuf>,
+    /// The time without a head after which the node ends.
+    pub(crate) without_head: Option<Duration>,
     /// Number of threads that pooled Works share.
     pub(crate) pool: usize,
     /// Budget of the values in this process.
@@ -88,12 +91,14 @@ pub(crate) enum Farewell {
     Over(String),
     /// The head is lost, and this process of a single Work has no purpose without it.
     HeadLost(String),
+    /// The node has had no head for longer than it may.
+    WithoutHead(String),
     /// The node was asked to leave.
     Left,
 }
 
-/// Hosts Works until the App is over or `leave` is notified. A node that loses its head waits for a head and joins
-/// again.
+/// Hosts Works until the App is over, `leave` is notified, or there is no head for the time of
+/// [`NodeOptions::without_head`]. A node that loses its head waits for a head and joins again.
 pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Farewell, NodeError> {
     let is_process = matches!(options.join, Endpoint::Unix(_));
     if is_process {
@@ -106,6 +111,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     });
     let mut first = true;
     let mut backoff = Backoff::new(LONGEST_PAUSE);
+    let mut without_head = WithoutHead::new(options.without_head);
     loop {
         let joined = tokio::select! {
             joined = join(&options, std::mem::take(&mut first), &mut backoff) => match joined? {
@@ -116,6 +122,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                 }
             },
             () = leave.notified() => return Ok(Farewell::Left),
+            why = without_head.too_long() => return Ok(Farewell::WithoutHead(why)),
         };
         let began = Instant::now();
         let JoinedSession { runtime, bridge, listening, mut session } = joined;
@@ -149,7 +156,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         topics.set_uplink(Arc::downgrade(&uplink));
         let store = bridge.store();
         let end = loop {
-            let end = attend(&agent, &bridge, session, &lines_for_head, leave).await;
+            let head = session.head.clone();
+            let end = attend(&agent, &bridge, session, &lines_for_head, leave, &without_head).await;
+            without_head.last_heard(&head);
             let SessionEnd::Lost { why, refusal, until } = end else { break end };
             if !refusal.is_some_and(|refusal| is_replaced(&refusal, &agent, &bridge)) {
                 break SessionEnd::Lost { why, refusal: None, until };
@@ -168,6 +177,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                     log::warn!("leaving the App while it has no head: the Works and values here are lost with this node");
                     break SessionEnd::Left;
                 }
+                why = without_head.too_long() => break SessionEnd::WithoutHead(why),
             };
         };
         agent.end();
@@ -179,6 +189,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         drop(running);
         let why = match end {
             SessionEnd::Left => return Ok(Farewell::Left),
+            SessionEnd::WithoutHead(why) => return Ok(Farewell::WithoutHead(why)),
             SessionEnd::Over(why) => return Ok(Farewell::Over(why)),
             SessionEnd::Lost { why, .. } => why,
         };
@@ -204,6 +215,8 @@ enum SessionEnd {
     Left,
     /// The App is over, or this process is not needed any more.
     Over(String),
+    /// Nothing was received from the head for longer than the node may be without one.
+    WithoutHead(String),
     Lost {
         why: String,
         /// The answer of the head that was reached instead of the one of the session.
@@ -220,8 +233,9 @@ async fn attend(
     session: HeadSession,
     lines_for_head: &Arc<LinesForHead>,
     leave: &Notify,
+    without_head: &WithoutHead,
 ) -> SessionEnd {
-    let HeadSession { head, endpoint, hello, connection, received, grace } = session;
+    let HeadSession { head, endpoint, hello, connection, received, grace, silence } = session;
     let is_process = agent.is_process();
     bridge.store().set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
     if agent.is_recorded() {
@@ -233,9 +247,13 @@ async fn attend(
     let load_report = spawn_local(agent.clone().send_load_reports());
     let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
     let mut pursue = spawn_local(pursue);
-    let mut is_done = false;
+    let (mut is_done, mut too_long) = (false, None);
     let (end, left) = tokio::select! {
         end = &mut pursue => (end.unwrap_or_else(|error| Ok(error.to_string())), false),
+        why = without_head.silent_too_long(&head, silence) => {
+            too_long = Some(why);
+            (Ok(String::new()), false)
+        }
         // The only Work of this process is over.
         () = agent.may_leave.notified(), if is_process => {
             let until = Instant::now() + grace;
@@ -250,7 +268,7 @@ async fn attend(
             (Ok(String::new()), true)
         }
     };
-    if !pursue.is_finished() {
+    if !pursue.is_finished() && too_long.is_none() {
         head.leave(if left { "it was asked to leave" } else { "its Work is over" });
         // With a time limit, since the head may be unreachable.
         let _ = timeout(FAREWELL, &mut pursue).await;
@@ -262,6 +280,9 @@ async fn attend(
     load_report.abort();
     if left {
         return SessionEnd::Left;
+    }
+    if let Some(why) = too_long {
+        return SessionEnd::WithoutHead(why);
     }
     let (why, refusal) = match end {
         Ok(why) => (why, None),
@@ -378,6 +399,8 @@ struct HeadSession {
     received: u64,
     /// The grace period of the head.
     grace: Duration,
+    /// The silence after which a connection counts as broken.
+    silence: Duration,
 }
 
 impl HeadSession {
@@ -406,6 +429,7 @@ impl HeadSession {
             connection,
             received: welcome.received,
             grace: settings.grace,
+            silence: settings.silence(),
         }
     }
 }

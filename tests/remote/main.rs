@@ -24,6 +24,7 @@ mod held;
 mod http_caller;
 mod lab;
 mod leaks;
+mod leaving;
 mod local_messages;
 mod outputs;
 mod payloads;
@@ -77,6 +78,9 @@ fn main() -> ExitCode {
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,
+        leaving::TESTS,
+        #[cfg(feature = "journal")]
+        leaving::recorded::TESTS,
         local_messages::TESTS,
         outputs::TESTS,
         #[cfg(feature = "journal")]

@@ -6,6 +6,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::builder::UnknownArgumentValueParser;
 use clap::{Args, Subcommand};
 
+use crate::duration::parse_duration;
+
 /// A command for a running App.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Client {
@@ -269,15 +271,8 @@ fn since_at(text: &str, now: DateTime<Utc>) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     let wrong = || "write it as 90s, 10m, 2h or 1d, or as a time such as 2026-11-24T19:00:00Z".to_owned();
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    let ago = chrono::TimeDelta::try_seconds(i64::from(number) * unit).ok_or_else(wrong)?;
+    let ago = parse_duration(text).map_err(|_| wrong())?;
+    let ago = chrono::TimeDelta::from_std(ago).map_err(|_| wrong())?;
     let time = now.checked_sub_signed(ago).ok_or_else(wrong)?;
     Ok(time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
