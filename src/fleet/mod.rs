@@ -13,3 +13,4 @@
 
 mod engine;
 mod key;
+mod slurm;
