@@ -20,7 +20,7 @@ pub(crate) fn known_gpus(given: Option<u32>) -> Option<u32> {
         && given > visible
     {
         log::warn!(
-            "of {given} gpus this process sees {visible} (CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES)"
+            "of {given} gpus this process sees {visible} (CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or SLURM_JOB_GPUS)"
         );
     }
     let there_are = || {

@@ -119,6 +119,8 @@ impl Drop for Assigned {
 /// Environment variables that restrict the devices visible to a program.
 const CUDA: &str = "CUDA_VISIBLE_DEVICES";
 const ROCR: &str = "ROCR_VISIBLE_DEVICES";
+/// The devices of a job of Slurm, also where Slurm sets none of the other variables.
+const SLURM: &str = "SLURM_JOB_GPUS";
 #[cfg(feature = "remote")]
 const ONEAPI: &str = "ONEAPI_DEVICE_SELECTOR";
 
@@ -158,7 +160,7 @@ pub(crate) fn visible() -> Option<u32> {
 }
 
 fn visible_with(variable: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    let listed = [CUDA, ROCR].into_iter().find_map(variable)?;
+    let listed = [CUDA, ROCR, SLURM].into_iter().find_map(variable)?;
     Some(u32::try_from(entries(&listed).count()).unwrap_or(u32::MAX))
 }
 
@@ -236,6 +238,9 @@ mod tests {
         assert_eq!(shown(&[1], &[(ONEAPI, "level_zero:*")])[2], "level_zero:1");
         assert_eq!(visible_with(|name| (name == CUDA).then(|| "3,-1,2".to_owned())), Some(1));
         assert_eq!(visible_with(|name| (name == ROCR).then(String::new)), Some(0));
+        assert_eq!(visible_with(|name| (name == SLURM).then(|| "2,3".to_owned())), Some(2));
+        let hidden = |name: &str| (name != ROCR).then(|| if name == CUDA { "" } else { "0,1" }.to_owned());
+        assert_eq!(visible_with(hidden), Some(0));
         assert_eq!(visible_with(|_| None), None);
     }
 }
