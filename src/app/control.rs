@@ -256,6 +256,38 @@ impl Control {
         self.call(|_| false).await
     }
 
+    /// Sends a node away, for the reason `why`: nothing more is placed there, its Works stop at their next turn and continue
+    /// elsewhere from their last state, which is no failure of theirs, the values that would be lost with it are moved, and
+    /// its process ends with exit code 0. Returns false if no node has this name. Does nothing to a node that is about to
+    /// leave already; [`NodeStatus::is_leaving`](crate::NodeStatus) tells so.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root {}
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Root::default).spawn().await?;
+    /// let is_there = app.control().drain("gpu-1", "its machine gets a new disk").await?;
+    /// assert!(!is_there);
+    /// # app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The node may or may not be sent away when the future is dropped before it is ready.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`] when the App has ended.
+    pub async fn drain(&self, node: &str, why: impl Into<String>) -> Result<bool, AppError> {
+        let (node, why) = (node.to_owned(), why.into());
+        self.call(move |driver| driver.drain(&node, &why)).await
+    }
+
     /// Waits for the end of the App, without waking up for its changes. Cancel safe.
     pub(crate) async fn ended(&self) {
         // Nothing is ever sent; the channel closes with the driver.

@@ -12,6 +12,7 @@ use super::error::AppError;
 use super::hosts::spawner;
 use super::launch::App;
 use crate::payload::{MemoryBudget, never_wait_here};
+use crate::printable::one_line;
 use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
 use crate::transport::{Advertised, Endpoint};
@@ -75,6 +76,7 @@ pub(crate) fn run_as_node(
     match farewell {
         Ok(Farewell::Over(why) | Farewell::HeadLost(why) | Farewell::WithoutHead(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
+        Ok(Farewell::SentAway(why)) => Ok(Some(format!("the head has sent it away ({})", one_line(&why)))),
         Err(error) => Err(AppError::Node(error.to_string())),
     }
 }

@@ -197,6 +197,30 @@ pub(super) async fn stop_app(
     Ok(accepted())
 }
 
+/// Sends a node away: its Works continue elsewhere, and its process ends.
+///
+/// Nothing more is placed there from now on. The Works stop at their next turn, which is no failure, and values that would
+/// be lost with the node are moved. The head itself cannot be sent away.
+#[utoipa::path(post, path = "/api/v1/nodes/{name}/drain", tag = "actions",
+    params(("name" = String, Path, description = "the name of the node", example = "gpu-1")),
+    request_body(content = StopBody, description = "the reason"),
+    responses((status = 202, description = "the node will leave", body = Accepted), OfActions),
+)]
+pub(super) async fn drain(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    name: web::Path<String>,
+    payload: web::Payload,
+) -> Answer {
+    let body = body::read_json(&request, payload).await?;
+    let StopBody { why } = body::parse_object(&body)?;
+    let why: String = why.chars().filter(|c| !c.is_control()).take(256).collect();
+    if control.drain(&name, format!("asked for over HTTP: {why}")).await? {
+        return Ok(accepted());
+    }
+    Err(Problem::no_such_node(&name, control.status().await?.nodes.into_keys()))
+}
+
 /// Lets an App in safe mode go on.
 ///
 /// An App with a journal starts in safe mode after a crash loop: everything is restored, and nothing goes on. A Work that

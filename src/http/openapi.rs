@@ -40,6 +40,7 @@ use super::{commands, events, metrics, queries};
         commands::forget,
         commands::stop_app,
         commands::resume,
+        commands::drain,
         commands::ask,
         commands::ask_service,
     ),

@@ -82,6 +82,12 @@ impl Problem {
         Self::not_found(format!("there is no work `{path}`; /api/v1/graph lists all Works"))
     }
 
+    /// Returns the problem for a name that no node has, with the names of those that there are.
+    pub(super) fn no_such_node(name: &str, nodes: impl Iterator<Item = String>) -> Self {
+        Self::not_found(format!("there is no node `{name}`; /api/v1/nodes lists all nodes"))
+            .known(nodes.take(KNOWN).collect())
+    }
+
     /// Returns the problem for a path without a service, with the paths of those that there are.
     pub(super) fn no_such_service(path: &str, services: &[ServiceSnapshot]) -> Self {
         let known = services.iter().take(KNOWN).map(|service| service.path.as_str().to_owned()).collect();

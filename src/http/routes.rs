@@ -57,6 +57,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/api/v1/services", web::route().to(queries::services)))
         .service(get("/api/v1/services/{path}", web::route().to(queries::service)))
         .service(post("/api/v1/services/{path}/messages/{message}", web::route().to(commands::ask_service)))
+        .service(post("/api/v1/nodes/{name}/drain", web::route().to(commands::drain)))
         .service(post("/api/v1/app/resume", web::route().to(commands::resume)))
         .service(post("/api/v1/app/stop", web::route().to(commands::stop_app)));
 }

@@ -33,6 +33,7 @@ use crate::recorder;
 use crate::runtime::Runtime;
 use crate::state::Patch;
 use crate::trace::Cause;
+use crate::work::logs::shorten;
 use crate::work::{
     Abort, AnyMailbox, AskCycles, Bind, CloseReason, Command, DeadLetters, Directory, Failure, FastPath,
     FencingToken, Found, Gpus, HeadOfWaits, Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost,
@@ -66,6 +67,8 @@ pub(super) struct Agent {
     pub(super) may_leave: Notify,
     /// Notified once nothing in the App needs this process any more, when it is about to end.
     pub(super) may_end: Notify,
+    /// The reason for which the head sends this node away, once it does.
+    sent_away: watch::Sender<Option<String>>,
     state: Mutex<AgentState>,
 }
 
@@ -177,6 +180,7 @@ impl Agent {
             is_process,
             may_leave: Notify::new(),
             may_end: Notify::new(),
+            sent_away: watch::Sender::new(None),
             ready_queue: Arc::default(),
             launched: watch::Sender::new(0),
             state: Mutex::new(state),
@@ -186,6 +190,14 @@ impl Agent {
     /// Returns the reason why the App is over, once the head has announced it.
     pub(super) fn why_over(&self) -> Option<String> {
         self.state.lock().over.clone()
+    }
+
+    /// Waits until the head sends this node away, and returns the reason. Cancel safe.
+    pub(super) async fn sent_away(&self) -> String {
+        let mut sent_away = self.sent_away.subscribe();
+        // The sender is part of this agent.
+        let why = sent_away.wait_for(Option::is_some).await;
+        why.ok().and_then(|why| why.clone()).unwrap_or_default()
     }
 
     pub(super) async fn send_updates(self: Arc<Self>) {
@@ -866,6 +878,16 @@ impl PeerHandler for Agent {
                 }
             }
             Control::MayLeave => self.may_leave.notify_one(),
+            Control::Drain { .. } if self.is_process => {
+                return Err("the head may not send the process of a single Work away".to_owned());
+            }
+            // The first reason counts.
+            Control::Drain { mut why } => {
+                shorten(&mut why);
+                let is_first =
+                    |known: &mut Option<String>| known.is_none().then(|| *known = Some(why)).is_some();
+                self.sent_away.send_if_modified(is_first);
+            }
             Control::End { why } => {
                 self.state.lock().over = Some(why);
                 match self.bridge.is_leaving() {

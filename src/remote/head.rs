@@ -7,6 +7,7 @@
 //!   incarnation is taken over: the last state of a run is not recorded before its end.
 //! - The loss of a node is reported to the driver once per incarnation that was lost with it.
 
+mod leaving;
 mod site;
 mod status;
 mod watchers;
@@ -106,8 +107,8 @@ struct Node {
     is_reachable: bool,
     /// True once the node has described the incarnations that it has kept while it had no head.
     has_claimed: bool,
-    /// True once the node is about to end, at its own request or because its Work is over. Nothing more is launched
-    /// there.
+    /// True once the node is about to end, at its own request, because the head sends it away, or because its Work is over.
+    /// Nothing more is launched there.
     is_leaving: bool,
     /// True once the head has begun to move the values that would be lost with the node.
     is_handed_over: bool,
@@ -372,6 +373,13 @@ impl Head {
         let Some(entry) = state.nodes.get_mut(&node) else {
             return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
         };
+        if entry.is_leaving && !entry.is_process {
+            // It may have been sent away since it was chosen; another one may have room.
+            state.events.push(HostEvent::Room);
+            drop(state);
+            self.ready_queue.ring_again();
+            return Err(HostError::Unplaced("waits for a node: the one it was meant for leaves".to_owned()));
+        }
         // Cannot fail: the resources of the node were checked.
         let taken = entry.gpus.take(needs.gpus).unwrap_or_default();
         let is_process = entry.is_process;
@@ -481,6 +489,9 @@ impl Head {
             is_relayed: false,
         };
         let (link, route) = self.enlist(entry, needs, ends);
+        if entry.is_leaving {
+            state.events.push(HostEvent::NodeLeaves { outbox: outbox.clone() });
+        }
         let away = Away {
             outbox: outbox.clone(),
             node,
@@ -557,9 +568,12 @@ impl Head {
     /// Work ends if that was refused.
     pub(crate) fn has_claimed(&self, process: u64) {
         let mut state = self.state.lock();
-        let mut returned = None;
+        let (mut returned, is_stopping) = (None, state.is_stopping);
         if let Some(node) = state.nodes.get_mut(&process) {
             node.has_claimed = true;
+            if node.is_left() && !node.is_process && !is_stopping {
+                node.link.control(&Control::MayLeave);
+            }
             if node.is_process {
                 let is_useless = node.incarnations.is_empty() && !node.is_leaving;
                 node.is_leaving |= is_useless;
@@ -611,7 +625,7 @@ impl Head {
         let last = if state.is_stopping { None } else { state.nodes.get_mut(&away.node) };
         let last = last.and_then(|node| {
             node.is_leaving |= node.is_process;
-            (node.is_leaving && node.incarnations.is_empty()).then(|| node.link.clone())
+            node.is_left().then(|| node.link.clone())
         });
         state.registry.over(&away.path, incarnation);
         state.events.push(HostEvent::Room);

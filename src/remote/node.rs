@@ -31,6 +31,7 @@ use super::without_head::WithoutHead;
 use crate::drive::Drives;
 use crate::id::unique;
 use crate::payload::{MemoryBudget, Store};
+use crate::printable::one_line;
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
@@ -95,6 +96,26 @@ pub(crate) enum Farewell {
     WithoutHead(String),
     /// The node was asked to leave.
     Left,
+    /// The head has sent the node away, for this reason.
+    SentAway(String),
+}
+
+impl From<Leaving> for Farewell {
+    fn from(leaving: Leaving) -> Self {
+        match leaving {
+            Leaving::Asked => Self::Left,
+            Leaving::SentAway(why) => Self::SentAway(why),
+        }
+    }
+}
+
+/// The reason for which a node leaves an App that goes on.
+#[derive(Debug)]
+enum Leaving {
+    /// It was asked to on its machine.
+    Asked,
+    /// The head has sent it away, for this reason.
+    SentAway(String),
 }
 
 /// Hosts Works until the App is over, `leave` is notified, or there is no head for the time of
@@ -175,7 +196,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                 },
                 () = leave.notified() => {
                     log::warn!("leaving the App while it has no head: the Works and values here are lost with this node");
-                    break SessionEnd::Left;
+                    break SessionEnd::Left(Leaving::Asked);
                 }
                 why = without_head.too_long() => break SessionEnd::WithoutHead(why),
             };
@@ -188,7 +209,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         directory.end();
         drop(running);
         let why = match end {
-            SessionEnd::Left => return Ok(Farewell::Left),
+            SessionEnd::Left(leaving) => return Ok(leaving.into()),
             SessionEnd::WithoutHead(why) => return Ok(Farewell::WithoutHead(why)),
             SessionEnd::Over(why) => return Ok(Farewell::Over(why)),
             SessionEnd::Lost { why, .. } => why,
@@ -211,8 +232,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
 
 /// The end of a session with the head.
 enum SessionEnd {
-    /// The node was asked to leave.
-    Left,
+    /// The node leaves.
+    Left(Leaving),
     /// The App is over, or this process is not needed any more.
     Over(String),
     /// Nothing was received from the head for longer than the node may be without one.
@@ -249,27 +270,36 @@ async fn attend(
     let mut pursue = spawn_local(pursue);
     let (mut is_done, mut too_long) = (false, None);
     let (end, left) = tokio::select! {
-        end = &mut pursue => (end.unwrap_or_else(|error| Ok(error.to_string())), false),
+        end = &mut pursue => (end.unwrap_or_else(|error| Ok(error.to_string())), None),
         why = without_head.silent_too_long(&head, silence) => {
             too_long = Some(why);
-            (Ok(String::new()), false)
+            (Ok(String::new()), None)
         }
         // The only Work of this process is over.
         () = agent.may_leave.notified(), if is_process => {
             let until = Instant::now() + grace;
             hand_over_values(agent, bridge, &head, &mut pursue, until).await;
             is_done = true;
-            (Ok("its Work is over".to_owned()), false)
+            (Ok("its Work is over".to_owned()), None)
         }
         () = leave.notified() => {
             if !is_process {
-                hand_over(agent, bridge, &head, &mut pursue, grace).await;
+                hand_over(agent, bridge, &head, &mut pursue, grace, &Leaving::Asked).await;
             }
-            (Ok(String::new()), true)
+            (Ok(String::new()), Some(Leaving::Asked))
+        }
+        why = agent.sent_away() => {
+            let leaving = Leaving::SentAway(why);
+            hand_over(agent, bridge, &head, &mut pursue, grace, &leaving).await;
+            (Ok(String::new()), Some(leaving))
         }
     };
     if !pursue.is_finished() && too_long.is_none() {
-        head.leave(if left { "it was asked to leave" } else { "its Work is over" });
+        head.leave(match &left {
+            Some(Leaving::Asked) => "it was asked to leave",
+            Some(Leaving::SentAway(_)) => "it was sent away",
+            None => "its Work is over",
+        });
         // With a time limit, since the head may be unreachable.
         let _ = timeout(FAREWELL, &mut pursue).await;
     }
@@ -278,8 +308,8 @@ async fn attend(
     logs.abort();
     dead_letters.abort();
     load_report.abort();
-    if left {
-        return SessionEnd::Left;
+    if let Some(leaving) = left {
+        return SessionEnd::Left(leaving);
     }
     if let Some(why) = too_long {
         return SessionEnd::WithoutHead(why);
@@ -334,27 +364,50 @@ async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) 
 }
 
 /// Waits until the Works of this node have stopped gracefully, to continue elsewhere, and the values that the App needs
-/// have been moved, but no longer than the grace period.
-async fn hand_over(agent: &Agent, bridge: &Bridge, head: &Link, pursue: &mut Pursuit, grace: Duration) {
-    if !head.is_connected() {
-        log::warn!(
-            "leaving the App while the head is out of reach: the Works and values here are lost with this node"
-        );
-        return;
+/// have been moved, but no longer than the grace period. A node that the head sends away leaves its Works the time that
+/// the head gives them.
+async fn hand_over(
+    agent: &Agent,
+    bridge: &Bridge,
+    head: &Link,
+    pursue: &mut Pursuit,
+    grace: Duration,
+    leaving: &Leaving,
+) {
+    match leaving {
+        Leaving::Asked if !head.is_connected() => {
+            log::warn!(
+                "leaving the App while the head is out of reach: the Works and values here are lost with this node"
+            );
+            return;
+        }
+        Leaving::Asked => log::info!(
+            "leaving the App: the Works here stop and continue elsewhere; a second signal ends this node at once"
+        ),
+        Leaving::SentAway(why) => log::info!(
+            "leaving the App, because the head sends this node away ({}): the Works here stop and continue elsewhere",
+            one_line(why)
+        ),
     }
-    let until = Instant::now() + grace;
-    log::info!(
-        "leaving the App: the Works here stop and continue elsewhere; a second signal ends this node at once"
-    );
+    let begun = Instant::now();
+    let patience = match leaving {
+        Leaving::Asked => grace,
+        Leaving::SentAway(_) => Duration::MAX,
+    };
     head.control(&Control::Leave);
     tokio::select! {
         _ = &mut *pursue => return,
         () = agent.may_leave.notified() => {}
-        () = tokio::time::sleep(grace) => {
-            log::warn!("not all Works here have ended within {grace:?}; they are lost with this node");
+        () = tokio::time::sleep(patience) => {
+            log::warn!("not all Works here have ended within {patience:?}; they are lost with this node");
             return;
         }
     }
+    let since = match leaving {
+        Leaving::Asked => begun,
+        Leaving::SentAway(_) => Instant::now(),
+    };
+    let until = since + grace;
     hand_over_values(agent, bridge, head, pursue, until).await;
     // Answers to other nodes are acknowledged before this node ends.
     let links = bridge.accepted();

@@ -10,7 +10,7 @@ use super::token::Token;
 use crate::printable::one_line;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
-pub(super) const VERSION: u16 = 10;
+pub(super) const VERSION: u16 = 11;
 const PREFACE: usize = 8 + 2 + 1 + 32;
 const HAS_TOKEN: u8 = 1;
 const TAKES_TLS: u8 = 2;

@@ -338,6 +338,8 @@ pub(crate) trait Host {
 pub(crate) enum HostEvent {
     /// Resources were freed: launches that failed with [`HostError::Unplaced`] may succeed now.
     Room,
+    /// The status of a node has changed.
+    NodesChanged,
     /// The node of the incarnation with this outbox is lost.
     NodeLost { outbox: Arc<Outbox>, why: String },
     /// The node of the incarnation with this outbox is about to leave.

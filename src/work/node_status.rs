@@ -20,6 +20,8 @@ pub(crate) enum RecordedBy {
 pub struct NodeStatus {
     /// True while a connection to the node exists.
     pub is_connected: bool,
+    /// True once the node is about to leave: nothing more is placed there, and its Works continue elsewhere.
+    pub is_leaving: bool,
     /// Labels of the node, as given by `--label`.
     pub labels: BTreeMap<String, String>,
     /// Resources of the node.

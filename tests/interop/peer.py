@@ -13,7 +13,7 @@ import struct
 import msgpack
 
 MAGIC = b"FLOWRITE"
-VERSION = 10
+VERSION = 11
 HELLO, DATA, ACK, BYE = range(4)
 CONTROL = 0
 

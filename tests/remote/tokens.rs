@@ -69,7 +69,7 @@ impl Drop for Forwarded {
 /// The preface of a dialer; with `flags` 1 it has a token.
 pub(crate) fn preface(flags: u8) -> [u8; 43] {
     let mut preface = [7; 43];
-    preface[..11].copy_from_slice(&[&b"FLOWRITE"[..], &[0, 10, flags]].concat());
+    preface[..11].copy_from_slice(&[&b"FLOWRITE"[..], &[0, 11, flags]].concat());
     preface
 }
 

@@ -49,6 +49,11 @@ impl Driver {
         Ok(())
     }
 
+    /// Sends a node away. Returns false if there is no such node.
+    pub(in crate::app) fn drain(&mut self, node: &str, why: &str) -> bool {
+        self.hosts.drain(node, why)
+    }
+
     pub(in crate::app) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
         let id = self.record(path).ok_or(NotDone::NoSuchWork)?.lock().id;
         if self.stage() == AppStage::SafeMode {

@@ -396,6 +396,8 @@ impl Driver {
             self.observers.change();
             match event {
                 HostEvent::Room => room = true,
+                // The observers were told above.
+                HostEvent::NodesChanged => {}
                 HostEvent::NodeLost { outbox, why } => {
                     self.of_node(&outbox, |ledger| ledger.node_lost(&why, now));
                 }

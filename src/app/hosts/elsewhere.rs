@@ -130,6 +130,10 @@ impl Elsewhere {
         }
     }
 
+    pub(super) fn drain(&self, node: &str, why: &str) -> bool {
+        self.head.get().is_some_and(|head| head.drain(node, why))
+    }
+
     pub(super) fn events(&self) -> Vec<HostEvent> {
         self.head.get().map(|head| head.take_events()).unwrap_or_default()
     }

@@ -42,6 +42,10 @@ impl Elsewhere {
 
     pub(super) fn stopping(&self) {}
 
+    pub(super) fn drain(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     pub(super) fn events(&self) -> Vec<HostEvent> {
         Vec::new()
     }

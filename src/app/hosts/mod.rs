@@ -194,6 +194,11 @@ impl Hosts {
         self.elsewhere.stopping();
     }
 
+    /// Sends a node away. Returns false if there is no such node.
+    pub(super) fn drain(&self, node: &str, why: &str) -> bool {
+        self.elsewhere.drain(node, why)
+    }
+
     pub(super) fn flush(&mut self) {
         self.local.flush();
     }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
 use super::api::{Api, Asked, Events};
-use super::args::{ActArgs, AskArgs, RerunArgs, RestartArgs, StopArgs};
+use super::args::{ActArgs, AskArgs, DrainArgs, RerunArgs, RestartArgs, StopArgs};
 use super::error::ClientError;
 use super::model::{Document, RunView, WorkView};
 use super::show::as_json;
@@ -112,6 +112,17 @@ pub(super) fn resume(args: &ActArgs) -> Result<(), ClientError> {
         Ok((document.app.stage != "safe_mode").then_some(()))
     };
     finish(args, &accepted, &api, events, "resuming the App", "the App goes on", runs)
+}
+
+pub(super) fn drain(args: &DrainArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.act.target)?;
+    let events = api.events()?;
+    let node = &args.node;
+    let path = format!("nodes/{}/drain", super::api::escape(node));
+    let accepted = api.post(&path, Some(&json!({ "why": args.why })))?;
+    let is_gone = |api: &Api| Ok(api.get_raw("nodes")?.get(node).is_none().then_some(()));
+    let (doing, told) = (format!("sending node {node} away"), format!("node {node} has left"));
+    finish(&args.act, &accepted, &api, events, &doing, &told, is_gone)
 }
 
 pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {

@@ -43,6 +43,8 @@ pub(in crate::cli) enum Client {
     Restart(RestartArgs),
     /// Let an App go on that is in safe mode after a crash loop
     Resume(ActArgs),
+    /// Send a node away: its Works continue elsewhere, and its process ends
+    Drain(DrainArgs),
     /// Run a Work with an input, even if that input has been run before
     Rerun(RerunArgs),
     #[cfg(feature = "top")]
@@ -220,6 +222,19 @@ pub(in crate::cli) struct StopArgs {
 pub(in crate::cli) struct RestartArgs {
     /// The path of the Work
     pub(super) work: String,
+
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DrainArgs {
+    /// The name of the node
+    pub(super) node: String,
+
+    /// The reason, as the log and the node show it
+    #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
+    pub(super) why: String,
 
     #[command(flatten)]
     pub(super) act: ActArgs,

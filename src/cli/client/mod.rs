@@ -55,6 +55,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::Start(args) => act::start(args),
         Client::Restart(args) => act::restart(args),
         Client::Resume(args) => act::resume(args),
+        Client::Drain(args) => act::drain(args),
         Client::Rerun(args) => act::rerun(args),
         #[cfg(feature = "top")]
         Client::Top(target) => top::top(target),

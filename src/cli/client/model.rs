@@ -106,6 +106,7 @@ pub(super) struct Counts {
 #[serde(default)]
 pub(super) struct NodeView {
     pub(super) is_connected: bool,
+    pub(super) is_leaving: bool,
     pub(super) is_head: bool,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) resources: Resources,

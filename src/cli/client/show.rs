@@ -182,6 +182,8 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
                 name.as_str().into(),
                 stage(if node.is_head {
                     "head"
+                } else if node.is_connected && node.is_leaving {
+                    "leaving"
                 } else if node.is_connected {
                     "connected"
                 } else {

@@ -74,6 +74,8 @@ impl From<&LoadReport> for UsageView {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct NodeView {
     pub(in crate::http) is_connected: bool,
+    /// True once the node is about to leave: nothing more is placed there, and its Works continue elsewhere.
+    pub(in crate::http) is_leaving: bool,
     pub(in crate::http) labels: BTreeMap<String, String>,
     /// The resources that the node has.
     pub(in crate::http) resources: ResourcesView,
@@ -107,6 +109,7 @@ impl From<NodeStatus> for NodeView {
     fn from(node: NodeStatus) -> Self {
         Self {
             is_connected: node.is_connected,
+            is_leaving: node.is_leaving,
             labels: node.labels,
             resources: node.resources.into(),
             used: node.used.into(),
@@ -142,6 +145,7 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
     let load_report = snapshot.processes.iter().fold(LoadReport::of(&snapshot.runtime), LoadReport::plus);
     let head = NodeView {
         is_connected: true,
+        is_leaving: false,
         labels: BTreeMap::new(),
         resources: snapshot.resources.into(),
         used: used.into(),

@@ -39,7 +39,7 @@ pub(in crate::http) struct InputBody {
     pub(in crate::http) input: Json,
 }
 
-/// The reason for stopping the App.
+/// The reason for stopping the App or sending a node away.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct StopBody {

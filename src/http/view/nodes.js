@@ -36,7 +36,7 @@ function update(row, name, node, works) {
   setIcon(row.state, away ? "failed" : "running");
   row.classList.toggle("away", away);
   const beat = node.heartbeat_age;
-  text(row.fact, away ? `not connected${beat > 0 ? `, last heard ${span(beat)} ago` : ""}` : node.is_head ? "head" : beat > 2 ? `last heard ${span(beat)} ago` : "connected");
+  text(row.fact, away ? `not connected${beat > 0 ? `, last heard ${span(beat)} ago` : ""}` : node.is_head ? "head" : beat > 2 ? `last heard ${span(beat)} ago` : node.is_leaving ? "leaves" : "connected");
   text(row.labels, Object.entries(node.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" "));
   const meters = RESOURCES.filter(([key]) => node.resources?.[key] > 0);
   list(row.meters, meters, ([key]) => key, ([key, label]) => {

@@ -15,7 +15,7 @@ use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::references::hold_at;
 use super::super::replication::Nodes;
 use super::super::topics;
-use super::{Head, HeadState, Node, Partial, acknowledgement, is_over};
+use super::{Head, Node, Partial, acknowledgement, is_over};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
@@ -65,7 +65,7 @@ impl Head {
         self.cycles.lost(id);
         self.topics.lost(id);
         self.copies.lost_node(link, why, node.is_leaving);
-        if !node.is_leaving {
+        if !node.is_leaving || !node.incarnations.is_empty() {
             self.tell_of_loss(id);
         }
         let mut state = self.state.lock();
@@ -144,40 +144,6 @@ impl Head {
                     .to_owned())
             }
         }
-    }
-
-    /// Stops the Works of a node that is about to leave, so that they continue elsewhere.
-    fn leaves(&self, link: &Arc<Link>) {
-        let mut state = self.state.lock();
-        let HeadState { nodes, incarnations, events, is_stopping, .. } = &mut *state;
-        let Some(node) = nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link)) else {
-            return;
-        };
-        if std::mem::replace(&mut node.is_leaving, true) {
-            return;
-        }
-        log::info!(
-            "node `{}` is about to leave; its Works stop there and continue elsewhere",
-            link.peer().name
-        );
-        if node.incarnations.is_empty() && !*is_stopping {
-            return link.control(&Control::MayLeave);
-        }
-        let left = node.incarnations.iter().filter_map(|number| incarnations.get(number));
-        events.extend(left.map(|away| HostEvent::NodeLeaves { outbox: away.outbox.clone() }));
-        drop(state);
-        self.ready_queue.ring_again();
-    }
-
-    /// Moves the values that would be lost with a leaving process, once the other processes have released theirs.
-    fn handed_over(&self, link: &Arc<Link>) {
-        {
-            let mut state = self.state.lock();
-            let node = state.nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link));
-            let Some(node) = node.filter(|node| node.is_leaving && !node.is_handed_over) else { return };
-            node.is_handed_over = true;
-        }
-        self.departures.begin(link);
     }
 
     /// Gives a node up before its grace period is over when its process has provably ended, which only a process of the

@@ -20,6 +20,7 @@ impl Head {
                 let card = node.link.peer();
                 let status = NodeStatus {
                     is_connected: node.link.is_connected(),
+                    is_leaving: node.is_leaving,
                     labels: card.labels.clone(),
                     resources: card.resources,
                     used: node.used,

@@ -120,6 +120,10 @@ pub(crate) enum Control {
     /// Tells a node that is about to leave that nothing runs on it any more, or a process that its Work is over: it
     /// hands over the values that are still referenced.
     MayLeave,
+    /// Sends the node away: it leaves in good order, as if it had been asked to on its machine.
+    Drain {
+        why: String,
+    },
     /// The App is over, or no longer needs this process.
     End {
         why: String,
@@ -425,6 +429,7 @@ impl Control {
             Self::WhatRefers { .. } => "what_refers",
             Self::Refers { .. } => "refers",
             Self::MayLeave => "may_leave",
+            Self::Drain { .. } => "drain",
         }
     }
 }

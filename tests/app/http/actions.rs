@@ -17,6 +17,7 @@ crate::tests![
     flow_releases_what_an_operator_has_stopped,
     runs_are_told_and_asked_for_again,
     nested_options_are_told_apart_in_json,
+    a_node_that_is_not_there_cannot_be_sent_away,
     the_app_is_stopped_with_a_word,
 ];
 
@@ -369,6 +370,17 @@ fn nested_options_are_told_apart_in_json() {
         assert_eq!(served.get("/api/v1/works/work/runs")["items"][0]["input"], *nested);
         assert_eq!(served.get("/api/v1/state")["state"]["work"]["last"], *nested);
     }
+    served.stop();
+}
+
+fn a_node_that_is_not_there_cannot_be_sent_away() {
+    let served = serve();
+    for name in ["nobody", "head"] {
+        let answer = post(served.address, &format!("/api/v1/nodes/{name}/drain"), r#"{"why": "no more"}"#);
+        assert_problem(&answer, 404, &format!("no node `{name}`"));
+    }
+    let answer = post(served.address, "/api/v1/nodes/nobody/drain", r#"{"because": "no more"}"#);
+    assert_problem(&answer, 422, "because");
     served.stop();
 }
 

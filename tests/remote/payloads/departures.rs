@@ -7,7 +7,7 @@ use flowright::prelude::*;
 use flowright::{Config, PayloadUsage};
 
 use super::office::{Bytes, Clerk, Empty, Errand, Office, Open, open_with, summary, value};
-use crate::support::{times, until, until_gone};
+use crate::support::{Process, times, until, until_gone};
 
 crate::tests![
     values_of_a_stopped_process_move_to_the_head,
@@ -18,6 +18,7 @@ crate::tests![
     nested_values_are_read_back_from_the_disk,
     a_reader_goes_on_while_the_process_ends,
     values_of_a_node_that_leaves_move_to_the_head,
+    values_of_a_node_that_is_sent_away_move_to_the_head,
     a_value_in_a_variable_elsewhere_outlives_a_leaving_node,
     values_of_two_nodes_that_leave_at_once_are_read,
     a_value_with_another_copy_does_not_move,
@@ -250,6 +251,19 @@ fn a_reader_goes_on_while_the_process_ends() {
 }
 
 fn values_of_a_node_that_leaves_move_to_the_head() {
+    values_move(|_, m| m.signal("TERM"));
+}
+
+fn values_of_a_node_that_is_sent_away_move_to_the_head() {
+    values_move(|phases, _| {
+        let control = phases.open.app.control();
+        let is_there = phases.open.app.block_on(control.drain("m", "it is idle"));
+        assert!(is_there.expect("the App runs"));
+    });
+}
+
+/// The values of `a` are read after its node `m` has left.
+fn values_move(leave: impl FnOnce(&Phases, &Process)) {
     let mut phases = Phases::new(["m", "n", "thread"], |office, phase| {
         let made = make(&office.a, 1)?;
         if phase >= 1 {
@@ -259,7 +273,7 @@ fn values_of_a_node_that_leaves_move_to_the_head() {
     });
     phases.wait_for("a", |clerk| clerk.made.len() == 6);
     let m = phases.open.nodes.remove("m").unwrap();
-    m.signal("TERM");
+    leave(&phases, &m);
     assert_eq!(m.end().0, Some(0));
     assert_eq!(PayloadUsage::here(), in_memory(ALL));
     phases.next();
