@@ -14,7 +14,7 @@ use super::launch::App;
 use crate::payload::{MemoryBudget, never_wait_here};
 use crate::printable::one_line;
 use crate::recorder;
-use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
+use crate::remote::{Farewell, Lifetime, NodeOptions, Parent, run_node, tidy_up};
 use crate::transport::{Advertised, Endpoint};
 use crate::work::Resources;
 
@@ -30,6 +30,8 @@ pub(crate) struct NodeArguments {
     pub(crate) kept_in: Option<PathBuf>,
     /// The time without a head after which the node ends.
     pub(crate) without_head: Option<Duration>,
+    /// The end of the node's allocation.
+    pub(crate) lifetime: Lifetime,
 }
 
 /// Hosts Works until the App ends or no head is found, which returns the reason, or until `leave` is notified, which returns
@@ -39,7 +41,8 @@ pub(crate) fn run_as_node(
     arguments: NodeArguments,
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
-    let NodeArguments { join, name, labels, resources, listen, advertise, kept_in, without_head } = arguments;
+    let NodeArguments { join, name, labels, resources, listen, advertise, kept_in, without_head, lifetime } =
+        arguments;
     let is_kept = kept_in.is_some();
     let parent = Parent::current();
     let system = System::new();
@@ -57,6 +60,7 @@ pub(crate) fn run_as_node(
         advertise,
         kept_in,
         without_head,
+        lifetime: Arc::new(lifetime),
         pool: app.config.pool_size(),
         budget: MemoryBudget::new(app.config.store_settings()),
     };
@@ -76,6 +80,7 @@ pub(crate) fn run_as_node(
     match farewell {
         Ok(Farewell::Over(why) | Farewell::HeadLost(why) | Farewell::WithoutHead(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
+        Ok(Farewell::Expiring) => Ok(Some("its time is over (--lifetime)".to_owned())),
         Ok(Farewell::SentAway(why)) => Ok(Some(format!("the head has sent it away ({})", one_line(&why)))),
         Err(error) => Err(AppError::Node(error.to_string())),
     }

@@ -29,6 +29,9 @@ pub(super) enum UsageError {
     #[error("--advertise {0:?}: {1}; write it as HOST or HOST:PORT, as others reach this machine")]
     Advertise(String, &'static str),
     #[cfg(feature = "remote")]
+    #[error("--drain-before {0} is not shorter than --lifetime {1}; the node would leave at once")]
+    DrainBefore(String, String),
+    #[cfg(feature = "remote")]
     #[error(transparent)]
     Node(#[from] BadNode),
     #[cfg(feature = "tls")]

@@ -15,9 +15,10 @@ use super::shared_args::TlsArgs;
 use super::shared_args::{PayloadArgs, log_level};
 use crate::app::{App, AppError, Config, NodeArguments, known_gpus, resources, run_as_node};
 use crate::descriptors;
-use crate::duration::parse_positive_duration;
+use crate::duration::{parse_duration, parse_positive_duration, write_duration};
 use crate::entry::{ONE_SIGNAL, Signals, catch, exit_code, report, say, unblock};
 use crate::machine::machine_name;
+use crate::remote::Lifetime;
 use crate::trace::export;
 use crate::transport::{Advertised, Endpoint};
 use crate::work::{Resources, check_labels, check_node_name};
@@ -60,6 +61,16 @@ pub(super) struct NodeArgs {
     /// The time without a head after which this node ends, such as 90s, 5m or 1h30m [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
     without_head: Option<Duration>,
+
+    /// The time from its start after which this node is ended from outside, such as 4h; Works that run longer are not placed
+    /// here [default: unknown]
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive_duration)]
+    lifetime: Option<Duration>,
+
+    /// The time before the end of its lifetime at which this node begins to leave [default: 5m, or a quarter of the
+    /// lifetime if that is less]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    drain_before: Option<Duration>,
 
     /// A file with the secret that all processes share [default: the secret in FLOWRIGHT_TOKEN, or the one that a head of the
     /// same user and machine has made]
@@ -132,7 +143,23 @@ impl NodeArgs {
         }
         let kept_in = self.kept_in.clone();
         let without_head = self.without_head;
-        Ok(NodeArguments { join, name, labels, resources, listen, advertise, kept_in, without_head })
+        if let (Some(lifetime), Some(drain_before)) = (self.lifetime, self.drain_before)
+            && drain_before >= lifetime
+        {
+            return Err(UsageError::DrainBefore(write_duration(drain_before), write_duration(lifetime)));
+        }
+        let lifetime = Lifetime::new(Instant::now(), self.lifetime, self.drain_before);
+        Ok(NodeArguments {
+            join,
+            name,
+            labels,
+            resources,
+            listen,
+            advertise,
+            kept_in,
+            without_head,
+            lifetime,
+        })
     }
 }
 

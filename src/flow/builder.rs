@@ -49,6 +49,26 @@ impl<W: Work> WorkRef<W> {
         self
     }
 
+    /// Sets the time for which the Work runs, at most. Where it is placed on nodes, those are left out whose allocation ends
+    /// before it is done (`node --lifetime`), and the Work waits for another node. It is not ended when it runs longer.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// let hours = WorkRef::new(Train).needs(Resources::gpus(1)).runs_for(Duration::from_secs(3 * 3_600));
+    /// ```
+    #[must_use]
+    pub fn runs_for(mut self, time: Duration) -> Self {
+        self.runs_for = Some(time);
+        self
+    }
+
     /// Returns the placement by the Flow.
     pub(super) fn own_placement(&self) -> Placement {
         let by_needs = || self.needs.map(|_| Placement::Node(Selector::any()));

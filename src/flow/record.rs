@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -28,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) owner_path: ActorPath,
     pub(crate) placement: Placement,
     pub(crate) needs: Resources,
+    /// The time for which the Work runs, as its Flow has declared.
+    pub(crate) runs_for: Option<Duration>,
     pub(crate) kind: &'static WorkType,
     pub(crate) ledger: Ledger,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
@@ -109,6 +112,7 @@ impl Record {
             owner_path,
             placement,
             needs,
+            runs_for: None,
             kind: WorkType::of::<W>(),
             ledger,
             mailbox: Arc::new(Mailbox::<W>::new(mailbox)),

@@ -1,6 +1,7 @@
 //! The settings of a Work as they are recorded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -17,12 +18,20 @@ pub(crate) struct WorkSettings {
     /// Absent unless the Flow has chosen a placement.
     pub(crate) placement: Option<Placement>,
     pub(crate) needs: Option<Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runs_for: Option<Duration>,
     pub(crate) mailbox: usize,
 }
 
 impl Default for WorkSettings {
     fn default() -> Self {
-        Self { policy: Policy::shared(), placement: None, needs: None, mailbox: DEFAULT_MAILBOX }
+        Self {
+            policy: Policy::shared(),
+            placement: None,
+            needs: None,
+            runs_for: None,
+            mailbox: DEFAULT_MAILBOX,
+        }
     }
 }
 

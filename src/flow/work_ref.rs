@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -64,6 +65,7 @@ pub struct WorkRef<W: Work> {
     /// Absent unless the Flow has chosen a placement.
     pub(super) placement: Option<Placement>,
     pub(super) needs: Option<Resources>,
+    pub(super) runs_for: Option<Duration>,
     pub(super) mailbox: usize,
     record: Option<SharedRecord>,
     /// Set when a run was requested before the Work joined the tree; the flag becomes true when the Work joins.
@@ -88,6 +90,7 @@ impl<W: Work> WorkRef<W> {
             policy: Policy::shared(),
             placement: None,
             needs: None,
+            runs_for: None,
             mailbox: DEFAULT_MAILBOX,
             record: None,
             joined: OnceCell::new(),
@@ -98,19 +101,21 @@ impl<W: Work> WorkRef<W> {
     /// Creates a Work with these settings.
     pub(super) fn with_settings(work: W, settings: WorkSettings) -> Self {
         let mut made = Self::new(work);
-        let WorkSettings { policy, placement, needs, mailbox } = settings;
-        (made.policy, made.placement, made.needs, made.mailbox) = (policy, placement, needs, mailbox);
+        let WorkSettings { policy, placement, needs, runs_for, mailbox } = settings;
+        (made.policy, made.placement, made.mailbox) = (policy, placement, mailbox);
+        (made.needs, made.runs_for) = (needs, runs_for);
         made
     }
 
     /// Creates a Work that was recorded.
     fn restored(name: &ActorPath, work: Fenced<W>, settings: WorkSettings) -> Self {
-        let WorkSettings { policy, placement, needs, mailbox } = settings;
+        let WorkSettings { policy, placement, needs, runs_for, mailbox } = settings;
         Self {
             view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
             policy,
             placement,
             needs,
+            runs_for,
             mailbox,
             record: None,
             joined: OnceCell::new(),
@@ -500,7 +505,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
         let state = tracker.value().clone();
         let ledger = Ledger::new(self.policy.clone());
         let placement = placement.unwrap_or_else(|| self.own_placement());
-        let record = Record::new::<W>(
+        let mut record = Record::new::<W>(
             place,
             placement,
             self.needs.unwrap_or_default(),
@@ -509,6 +514,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
             state,
             holds,
         );
+        record.runs_for = self.runs_for;
         let record = Arc::new(Mutex::new(record));
         self.record = Some(record.clone());
         self.name = ChildName::Open;
@@ -539,6 +545,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
             policy: self.policy.clone(),
             placement: self.placement,
             needs: self.needs,
+            runs_for: self.runs_for,
             mailbox: self.mailbox,
         }
     }

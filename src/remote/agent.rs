@@ -21,6 +21,7 @@ use tokio::time::sleep;
 
 use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
 use super::incarnation_log::IncarnationLog;
+use super::lifetime::Lifetime;
 use super::link::{Link, Target};
 use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
 use super::references::{hold_at_owners, lease_replica};
@@ -69,6 +70,7 @@ pub(super) struct Agent {
     pub(super) may_end: Notify,
     /// The reason for which the head sends this node away, once it does.
     sent_away: watch::Sender<Option<String>>,
+    lifetime: Arc<Lifetime>,
     state: Mutex<AgentState>,
 }
 
@@ -142,7 +144,7 @@ impl Agent {
     pub(super) fn new(
         runtime: Arc<Runtime>,
         kinds: Kinds,
-        pool: usize,
+        (pool, lifetime): (usize, Arc<Lifetime>),
         is_process: bool,
         bridge: Arc<Bridge>,
         head: Arc<Link>,
@@ -181,6 +183,7 @@ impl Agent {
             may_leave: Notify::new(),
             may_end: Notify::new(),
             sent_away: watch::Sender::new(None),
+            lifetime,
             ready_queue: Arc::default(),
             launched: watch::Sender::new(0),
             state: Mutex::new(state),
@@ -881,6 +884,7 @@ impl PeerHandler for Agent {
             Control::Drain { .. } if self.is_process => {
                 return Err("the head may not send the process of a single Work away".to_owned());
             }
+            Control::Lifetime { ends_in_ms } => self.lifetime.set(ends_in_ms.map(Duration::from_millis)),
             // The first reason counts.
             Control::Drain { mut why } => {
                 shorten(&mut why);

@@ -7,6 +7,7 @@
 //!   incarnation is taken over: the last state of a run is not recorded before its end.
 //! - The loss of a node is reported to the driver once per incarnation that was lost with it.
 
+mod deadline;
 mod leaving;
 mod site;
 mod status;
@@ -14,11 +15,12 @@ mod watchers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::deadline::Deadline;
 use self::watchers::Watchers;
 use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
 use super::departures::Departures;
@@ -30,7 +32,7 @@ use super::process_id::ProcessId;
 use super::protocol::{Control, Location, NodeCard, Source};
 use super::replication::{Copies, FromHere, Nodes};
 use super::routing::{DirectRoute, Ends, Registry};
-use super::scheduler::{Candidate, choose};
+use super::scheduler::choose;
 use super::services::ProcessServices;
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{PayloadGuards, PayloadId, never_wait_here};
@@ -40,9 +42,10 @@ use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, Acknowledge, AnyMailbox, AskCycles, Claim, CloseReason, Command, Commands, DeadLetters, Failure,
-    FreeGpus, Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement,
-    ReadyQueue, Reason, Report, Resources, Route, SharedRoute, TopicRoutes, Topics, WaitsElsewhere,
+    Abort, Acknowledge, AnyMailbox, AskCycles, Claim, CloseReason, Command, Commands, DeadLetters, Demand,
+    Failure, FreeGpus, Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place,
+    Placement, ReadyQueue, Reason, Report, Resources, Route, SharedRoute, TopicRoutes, Topics,
+    WaitsElsewhere,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -117,6 +120,19 @@ struct Node {
     /// The metrics recorded there; shared, since every snapshot of the App contains them.
     recorded: Arc<Carried>,
     round_trip: Option<Duration>,
+    deadline: Option<Deadline>,
+    /// The time before its deadline at which the node begins to leave.
+    drain_before: Duration,
+}
+
+/// Error returned when an incarnation was not launched on a node.
+#[derive(Debug, thiserror::Error)]
+enum NotLaunched {
+    /// The node takes no more Works, for this reason.
+    #[error("{0}")]
+    NoNode(String),
+    #[error(transparent)]
+    Error(HostError),
 }
 
 /// An incarnation in another process.
@@ -236,6 +252,8 @@ impl Head {
             resources: Resources::default(),
             endpoints: Vec::new(),
             process: ProcessId::own(),
+            ends_in_ms: None,
+            drain_before_ms: 0,
         });
         let head = Arc::new_cyclic(|me: &Weak<Self>| {
             let copies = Copies::new(bridge.clone(), me.clone());
@@ -306,27 +324,30 @@ impl Head {
         self: &Arc<Self>,
         placement: &Placement,
         needs: Resources,
+        runs_for: Option<Duration>,
         what: LaunchSpec,
     ) -> Result<(), HostError> {
         match placement {
             Placement::Node(selector) => {
+                let demand = Demand { selector: *selector, needs, runs_for };
+                let unplaced = |why| HostError::Unplaced { why, demand: Some(demand) };
+                let now = Instant::now();
                 let chosen = {
                     let state = self.state.lock();
                     let candidates: Vec<_> = state
                         .nodes
                         .values()
-                        .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
-                        .filter(|node| node.has_claimed)
-                        .map(|node| Candidate {
-                            card: node.link.peer(),
-                            used: node.used,
-                            works: node.incarnations.len(),
-                        })
+                        .filter(|node| !node.is_process && node.is_reachable && node.has_claimed)
+                        .map(|node| node.candidate(now))
                         .collect();
-                    choose(&candidates, selector, needs)
+                    choose(&candidates, &demand)
                 };
-                let node = chosen.map_err(|why| HostError::Unplaced(self.with_address(why)))?;
-                self.launch_on(node, needs, selector.is_pooled(), what, None)
+                let node = chosen.map_err(|why| unplaced(self.with_address(why)))?;
+                self.launch_on(node, needs, selector.is_pooled(), what, None).map_err(|refused| match refused
+                {
+                    NotLaunched::NoNode(why) => unplaced(why),
+                    NotLaunched::Error(error) => error,
+                })
             }
             Placement::Process => {
                 let me = self.me.clone();
@@ -355,7 +376,7 @@ impl Head {
         pooled: bool,
         what: LaunchSpec,
         until_now: Option<&CommandsToCome>,
-    ) -> Result<(), HostError> {
+    ) -> Result<(), NotLaunched> {
         let LaunchSpec {
             kind,
             path,
@@ -371,14 +392,14 @@ impl Head {
         let incarnation = token.number();
         let mut state = self.state.lock();
         let Some(entry) = state.nodes.get_mut(&node) else {
-            return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
+            return Err(NotLaunched::NoNode("waits for a node: the one it was meant for is gone".to_owned()));
         };
         if entry.is_leaving && !entry.is_process {
             // It may have been sent away since it was chosen; another one may have room.
             state.events.push(HostEvent::Room);
             drop(state);
             self.ready_queue.ring_again();
-            return Err(HostError::Unplaced("waits for a node: the one it was meant for leaves".to_owned()));
+            return Err(NotLaunched::NoNode("waits for a node: the one it was meant for leaves".to_owned()));
         }
         // Cannot fail: the resources of the node were checked.
         let taken = entry.gpus.take(needs.gpus).unwrap_or_default();
@@ -422,7 +443,7 @@ impl Head {
         };
         if let Err(why) = link.try_control(&holds, &launch) {
             self.forget(incarnation);
-            return Err(HostError::NoProcess { path: path.to_string(), why });
+            return Err(NotLaunched::Error(HostError::NoProcess { path: path.to_string(), why }));
         }
         let commands = self.command_over(&link, incarnation, outbox, &abort);
         if let Some(until_now) = until_now {

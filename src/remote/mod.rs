@@ -18,6 +18,7 @@ mod head;
 mod inbox;
 mod incarnation_log;
 mod kept_output;
+mod lifetime;
 mod link;
 mod logs;
 mod lost_messages;
@@ -44,6 +45,7 @@ mod write_turn;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub(crate) use self::head::{Head, HeadOptions};
+pub(crate) use self::lifetime::Lifetime;
 pub(crate) use self::logs::forwarding;
 pub(crate) use self::node::{Farewell, NodeOptions, run_node};
 pub(crate) use self::process::ProcessCommand;

@@ -19,6 +19,7 @@ use super::departures::release_peers;
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
 use super::kept_output::KeptOutput;
+use super::lifetime::Lifetime;
 use super::link::Link;
 use super::logs::{LinesForHead, send_logs};
 use super::process_id::ProcessId;
@@ -29,6 +30,7 @@ use super::session::SessionSettings;
 use super::without_head::WithoutHead;
 #[cfg(feature = "drive")]
 use crate::drive::Drives;
+use crate::duration::write_duration;
 use crate::id::unique;
 use crate::payload::{MemoryBudget, Store};
 use crate::printable::one_line;
@@ -71,6 +73,8 @@ pub(crate) struct NodeOptions {
     pub(crate) kept_in: Option<PathBuf>,
     /// The time without a head after which the node ends.
     pub(crate) without_head: Option<Duration>,
+    /// The end of the node's allocation.
+    pub(crate) lifetime: Arc<Lifetime>,
     /// Number of threads that pooled Works share.
     pub(crate) pool: usize,
     /// Budget of the values in this process.
@@ -98,6 +102,8 @@ pub(crate) enum Farewell {
     Left,
     /// The head has sent the node away, for this reason.
     SentAway(String),
+    /// The allocation of the node is about to end.
+    Expiring,
 }
 
 impl From<Leaving> for Farewell {
@@ -105,6 +111,7 @@ impl From<Leaving> for Farewell {
         match leaving {
             Leaving::Asked => Self::Left,
             Leaving::SentAway(why) => Self::SentAway(why),
+            Leaving::Expiring => Self::Expiring,
         }
     }
 }
@@ -116,6 +123,8 @@ enum Leaving {
     Asked,
     /// The head has sent it away, for this reason.
     SentAway(String),
+    /// The allocation of the node is about to end.
+    Expiring,
 }
 
 /// Hosts Works until the App is over, `leave` is notified, or there is no head for the time of
@@ -144,6 +153,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             },
             () = leave.notified() => return Ok(Farewell::Left),
             why = without_head.too_long() => return Ok(Farewell::WithoutHead(why)),
+            () = options.lifetime.draws_to_a_close() => return Ok(Farewell::Expiring),
         };
         let began = Instant::now();
         let JoinedSession { runtime, bridge, listening, mut session } = joined;
@@ -166,7 +176,14 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         }
         let cycles: Arc<AskCycles> = runtime.part().unwrap_or_default();
         let topics = Topics::of(&runtime);
-        let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head);
+        let agent = Agent::new(
+            runtime,
+            kinds,
+            (options.pool, options.lifetime.clone()),
+            is_process,
+            bridge.clone(),
+            head,
+        );
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
@@ -178,7 +195,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let store = bridge.store();
         let end = loop {
             let head = session.head.clone();
-            let end = attend(&agent, &bridge, session, &lines_for_head, leave, &without_head).await;
+            let end =
+                attend(&agent, &bridge, session, &lines_for_head, (leave, &without_head, &options.lifetime))
+                    .await;
             without_head.last_heard(&head);
             let SessionEnd::Lost { why, refusal, until } = end else { break end };
             if !refusal.is_some_and(|refusal| is_replaced(&refusal, &agent, &bridge)) {
@@ -199,6 +218,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                     break SessionEnd::Left(Leaving::Asked);
                 }
                 why = without_head.too_long() => break SessionEnd::WithoutHead(why),
+                () = options.lifetime.draws_to_a_close() => {
+                    log::warn!(
+                        "the time of this node is over while it has no head: the Works and values here are lost with it"
+                    );
+                    break SessionEnd::Left(Leaving::Expiring);
+                }
             };
         };
         agent.end();
@@ -253,8 +278,7 @@ async fn attend(
     bridge: &Arc<Bridge>,
     session: HeadSession,
     lines_for_head: &Arc<LinesForHead>,
-    leave: &Notify,
-    without_head: &WithoutHead,
+    (leave, without_head, lifetime): (&Notify, &WithoutHead, &Lifetime),
 ) -> SessionEnd {
     let HeadSession { head, endpoint, hello, connection, received, grace, silence } = session;
     let is_process = agent.is_process();
@@ -284,20 +308,25 @@ async fn attend(
         }
         () = leave.notified() => {
             if !is_process {
-                hand_over(agent, bridge, &head, &mut pursue, grace, &Leaving::Asked).await;
+                hand_over(agent, bridge, &head, &mut pursue, grace, (&Leaving::Asked, lifetime)).await;
             }
             (Ok(String::new()), Some(Leaving::Asked))
         }
         why = agent.sent_away() => {
             let leaving = Leaving::SentAway(why);
-            hand_over(agent, bridge, &head, &mut pursue, grace, &leaving).await;
+            hand_over(agent, bridge, &head, &mut pursue, grace, (&leaving, lifetime)).await;
             (Ok(String::new()), Some(leaving))
+        }
+        () = lifetime.draws_to_a_close(), if !is_process => {
+            hand_over(agent, bridge, &head, &mut pursue, grace, (&Leaving::Expiring, lifetime)).await;
+            (Ok(String::new()), Some(Leaving::Expiring))
         }
     };
     if !pursue.is_finished() && too_long.is_none() {
         head.leave(match &left {
             Some(Leaving::Asked) => "it was asked to leave",
             Some(Leaving::SentAway(_)) => "it was sent away",
+            Some(Leaving::Expiring) => "its time is over",
             None => "its Work is over",
         });
         // With a time limit, since the head may be unreachable.
@@ -335,13 +364,14 @@ fn is_replaced(refusal: &DialError, agent: &Agent, bridge: &Bridge) -> bool {
 /// Joins the head of the same App that has been started again, if that succeeds before `until`.
 async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) -> Option<HeadSession> {
     let BridgeOptions { security, limits, .. } = &options.bridge;
-    let hello = bridge.hello(Role::Node, Some(bridge.app()), unique());
+    let mut hello = bridge.hello(Role::Node, Some(bridge.app()), unique());
     let mut backoff = Backoff::new(longest_pause(&options.join));
     let mut complaints = Complaints { said: None };
     let joined = async {
         loop {
             let attempt = async {
                 let Dialed { connection, .. } = dial_from(&options.join, security, limits).await?;
+                hello.node = options.lifetime.on(hello.node.clone());
                 bridge.greet_at(&options.join, connection, &hello).await
             };
             match attempt.await {
@@ -372,7 +402,7 @@ async fn hand_over(
     head: &Link,
     pursue: &mut Pursuit,
     grace: Duration,
-    leaving: &Leaving,
+    (leaving, lifetime): (&Leaving, &Lifetime),
 ) {
     match leaving {
         Leaving::Asked if !head.is_connected() => {
@@ -388,11 +418,15 @@ async fn hand_over(
             "leaving the App, because the head sends this node away ({}): the Works here stop and continue elsewhere",
             one_line(why)
         ),
+        Leaving::Expiring => log::info!(
+            "leaving the App, because the time of this node ends in {}: the Works here stop and continue elsewhere",
+            write_duration(Duration::from_secs(lifetime.left().unwrap_or_default().as_secs()))
+        ),
     }
     let begun = Instant::now();
     let patience = match leaving {
         Leaving::Asked => grace,
-        Leaving::SentAway(_) => Duration::MAX,
+        Leaving::SentAway(_) | Leaving::Expiring => Duration::MAX,
     };
     head.control(&Control::Leave);
     tokio::select! {
@@ -402,10 +436,14 @@ async fn hand_over(
             log::warn!("not all Works here have ended within {patience:?}; they are lost with this node");
             return;
         }
+        () = lifetime.is_over(), if matches!(leaving, Leaving::Expiring) => {
+            log::warn!("not all Works here have ended in the time of this node; they are lost with it");
+            return;
+        }
     }
     let since = match leaving {
         Leaving::Asked => begun,
-        Leaving::SentAway(_) => Instant::now(),
+        Leaving::SentAway(_) | Leaving::Expiring => Instant::now(),
     };
     let until = since + grace;
     hand_over_values(agent, bridge, head, pursue, until).await;
@@ -516,6 +554,8 @@ impl NodeIdentity {
                 .map(|listener| told(options, &listener.endpoint(), address))
                 .collect(),
             process: ProcessId::own(),
+            ends_in_ms: None,
+            drain_before_ms: 0,
         });
         let hello = bridge.hello(Role::Node, None, unique());
         Ok(Self { bridge, listeners, hello, address })
@@ -563,7 +603,8 @@ async fn join(
             let NodeIdentity { bridge, hello, .. } = identity.as_ref().expect("made just now at the latest");
             let waited = waiting.map_or(Duration::ZERO, |since| since.elapsed());
             let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-            bridge.greet_at(&options.join, connection, &Hello { waited_ms, ..hello.clone() }).await
+            let node = options.lifetime.on(hello.node.clone());
+            bridge.greet_at(&options.join, connection, &Hello { waited_ms, node, ..hello.clone() }).await
         };
         let failure = match attempt.await {
             Ok((connection, welcome)) => match identity.take() {

@@ -367,8 +367,12 @@ pub(crate) enum HostError {
     #[error("no process could be started for work `{path}`: {why}")]
     NoProcess { path: String, why: String },
     /// No node or device is free for the Work now; the launch is retried after a [`HostEvent::Room`].
-    #[error("{0}")]
-    Unplaced(String),
+    #[error("{why}")]
+    Unplaced {
+        why: String,
+        /// The demand for a node; `None` for devices of this machine.
+        demand: Option<Demand>,
+    },
 }
 
 impl HostError {

@@ -22,6 +22,8 @@ pub struct NodeStatus {
     pub is_connected: bool,
     /// True once the node is about to leave: nothing more is placed there, and its Works continue elsewhere.
     pub is_leaving: bool,
+    /// Time until the node's allocation ends, in seconds, as given by `--lifetime`; `None` if it is unknown.
+    pub ends_in: Option<f64>,
     /// Labels of the node, as given by `--label`.
     pub labels: BTreeMap<String, String>,
     /// Resources of the node.

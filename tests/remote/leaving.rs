@@ -7,7 +7,9 @@ use flowright::testing::TestApp;
 
 use crate::lab::{Lab, Suite, Task, Until};
 use crate::proxy::{Proxy, Weather};
-use crate::support::{Process, free_address, head, joining, lab, program, start, start_with, times, until};
+use crate::support::{
+    Process, free_address, head, joining, lab, program, start, start_with, times, until, waits_with,
+};
 
 crate::tests![
     node_whose_head_is_killed_ends_in_time,
@@ -18,6 +20,9 @@ crate::tests![
     node_that_is_sent_away_waits_for_the_grace_of_its_works,
     node_out_of_reach_is_sent_away_once_it_returns,
     node_is_sent_away_by_a_command,
+    node_leaves_before_its_lifetime_ends,
+    work_that_runs_for_long_waits_for_a_node_that_lasts,
+    lifetime_without_time_to_leave_is_refused,
 ];
 
 /// The limit on the time without a head, and its text.
@@ -210,6 +215,54 @@ fn node_is_sent_away_by_a_command() {
     let (code, lines) = call(&["nodes"]);
     assert_eq!(code, Some(0), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.starts_with("n ")), "{lines:#?}");
+}
+
+/// The Work continues on the other node while the first one still has some of its time.
+fn node_leaves_before_its_lifetime_ends() {
+    let app = start(chatter);
+    let address = joining(&app);
+    let begun = Instant::now();
+    let first = Process::node_with(&address, "m", &["--lifetime", "33s", "--drain-before", "30s"]);
+    app.wait_for_state("a.count", |count: &u64| *count > 100);
+    let second = Process::node(&address, "n");
+    let a: Lab = app.wait_for_state("a", |a: &Lab| a.process == second.id() && a.runs == 2);
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(33), "{took:?}");
+    assert_eq!((a.stopped, a.lives), (1, 2));
+    let (code, lines) = first.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("because the time of this node ends in")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("This node ends: its time is over")), "{lines:#?}");
+    let status = app.wait_for_stage("a", Stage::Running).status;
+    assert_eq!((status.attempt, status.message), (1, None));
+    app.stop().result.expect("it stops");
+}
+
+fn work_that_runs_for_long_waits_for_a_node_that_lasts() {
+    let app = start(|| {
+        let a = lab("*".parse().expect("the placement is valid")).runs_for(Duration::from_secs(3_600));
+        Suite::new(a, lab(Placement::Thread), |suite, _| {
+            suite.a.run(Task::Chatter);
+            Ok(())
+        })
+    });
+    let address = joining(&app);
+    let _short = Process::node_with(&address, "m", &["--lifetime", "61m"]);
+    waits_with(&app, "`m` ends at 2");
+    waits_with(&app, "UTC, too early for 1h and the 5m in which it is left");
+    let ends_in = app.status().nodes["m"].ends_in.expect("it has told");
+    assert!(ends_in > 3_000.0 && ends_in < 3_660.0, "{ends_in}");
+    let long = Process::node_with(&address, "n", &["--lifetime", "2h"]);
+    app.wait_for_state("a", |a: &Lab| a.process == long.id());
+    app.stop().result.expect("it stops");
+}
+
+fn lifetime_without_time_to_leave_is_refused() {
+    let arguments = ["--lifetime", "5m", "--drain-before", "1h"];
+    let (code, lines) = Process::node_with("127.0.0.1:1", "n", &arguments).end();
+    assert_eq!(code, Some(2), "{lines:#?}");
+    let why = "--drain-before 1h is not shorter than --lifetime 5m";
+    assert!(lines.iter().any(|line| line.contains(why)), "{lines:#?}");
 }
 
 /// Nodes whose head has a journal.

@@ -306,7 +306,8 @@ impl Driver {
                     let ready_queue = self.wake_ups.ready_queue();
                     let what = record.incarnation(ready_queue, token);
                     let now = self.wake_ups.now();
-                    let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);
+                    let (needs, runs_for) = (record.needs, record.runs_for);
+                    let result = self.hosts.launch(&record.placement, needs, runs_for, what, ready_queue);
                     launched = result.is_ok();
                     match result {
                         Ok(()) => {
@@ -314,7 +315,7 @@ impl Driver {
                             is_on_a_node = &*node != HEAD;
                             record.ledger.placed_on(Some(node));
                         }
-                        Err(HostError::Unplaced(why)) => {
+                        Err(HostError::Unplaced { why, .. }) => {
                             record.kill();
                             record.ledger.unplaced(&why, now);
                             if !record.ledger.is_unplaced() {

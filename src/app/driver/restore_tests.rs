@@ -715,7 +715,8 @@ fn settings_are_the_programs_where_it_makes_the_child() {
         team: FlowRef::new(Inner { rounds: 0 }).restart(Restart::on_failure().max(mailbox as u32)),
     };
     let mut before = Live::new(root(3));
-    before.root.many.insert(0, counter(1).needs(Resources::cpus(2)).mailbox(33));
+    let hour = Duration::from_secs(3_600);
+    before.root.many.insert(0, counter(1).needs(Resources::cpus(2)).runs_for(hour).mailbox(33));
     before.walk();
     let record = before.save().record;
     let (mut after, _) = Live::restore(root(4), &record).unwrap();
@@ -723,6 +724,7 @@ fn settings_are_the_programs_where_it_makes_the_child() {
     let mailbox = |path: &str| after.works[&at(path)].settings.mailbox;
     assert_eq!((mailbox("plain"), mailbox("many.0"), mailbox("many.1")), (4, 4, 33));
     assert_eq!(after.works[&at("many.1")].settings, record.works[&at("many.1")].settings);
+    assert_eq!(after.works[&at("many.1")].settings.runs_for, Some(hour));
     assert_eq!(after.flows[&at("team")].options.restart, Restart::on_failure().max(4));
 }
 

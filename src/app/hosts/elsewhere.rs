@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 
@@ -95,6 +96,7 @@ impl Elsewhere {
         &mut self,
         placement: &Placement,
         needs: Resources,
+        runs_for: Option<Duration>,
         what: LaunchSpec,
         ready_queue: &Arc<ReadyQueue>,
         local: &mut LocalHost,
@@ -102,7 +104,7 @@ impl Elsewhere {
         match self.start_head(ready_queue, local) {
             Ok(head) => {
                 let path = what.path.clone();
-                head.launch(placement, needs, what)?;
+                head.launch(placement, needs, runs_for, what)?;
                 if *placement == Placement::Process {
                     head.launched_here(&path);
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::id::ActorPath;
 use crate::payload::PayloadId;
@@ -20,6 +21,7 @@ impl Elsewhere {
         &mut self,
         placement: &Placement,
         _: Resources,
+        _: Option<Duration>,
         what: LaunchSpec,
         _: &Arc<ReadyQueue>,
         _: &mut LocalHost,

@@ -9,6 +9,7 @@ mod elsewhere;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::resources::resources;
 use crate::id::{ActorPath, WorkId};
@@ -74,12 +75,13 @@ impl Hosts {
         &mut self,
         placement: &Placement,
         needs: Resources,
+        runs_for: Option<Duration>,
         what: LaunchSpec,
         ready_queue: &Arc<ReadyQueue>,
     ) -> Result<(), HostError> {
         let id = what.outbox.id();
-        let launched = self.try_launch(placement, needs, what, ready_queue);
-        if matches!(launched, Err(HostError::Unplaced(_))) {
+        let launched = self.try_launch(placement, needs, runs_for, what, ready_queue);
+        if matches!(launched, Err(HostError::Unplaced { .. })) {
             self.unplaced.insert(id);
         }
         launched
@@ -99,16 +101,17 @@ impl Hosts {
         &mut self,
         placement: &Placement,
         needs: Resources,
+        runs_for: Option<Duration>,
         mut what: LaunchSpec,
         ready_queue: &Arc<ReadyQueue>,
     ) -> Result<(), HostError> {
         let is_here = !matches!(placement, Placement::Node(_));
         if let Some(gpus) = self.gpus.as_ref().filter(|_| needs.gpus > 0 && is_here) {
-            what.gpus = gpus.lease(needs.gpus).map_err(HostError::Unplaced)?;
+            what.gpus = gpus.lease(needs.gpus).map_err(|why| HostError::Unplaced { why, demand: None })?;
         }
         match placement {
             Placement::Process | Placement::Node(_) => {
-                self.elsewhere.launch(placement, needs, what, ready_queue, &mut self.local)
+                self.elsewhere.launch(placement, needs, runs_for, what, ready_queue, &mut self.local)
             }
             _ => {
                 let path = what.path.clone();

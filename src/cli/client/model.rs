@@ -107,6 +107,7 @@ pub(super) struct Counts {
 pub(super) struct NodeView {
     pub(super) is_connected: bool,
     pub(super) is_leaving: bool,
+    pub(super) ends_in: Option<f64>,
     pub(super) is_head: bool,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) resources: Resources,

@@ -168,7 +168,7 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
     either(json, api.get_raw("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
         let mut table = Table::new(&[
             "NODE", "STATE", "WORKS", "CPUS", "GPUS", "MEMORY", "BUSY", "PAYLOADS", "HEARD", "ANSWERS",
-            "LABELS",
+            "ENDS", "LABELS",
         ]);
         for (name, node) in &nodes {
             let used = |used: f64, all: f64| if all > 0.0 { format!("{used}/{all}") } else { "-".to_owned() };
@@ -201,6 +201,7 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
                     .unwrap_or_default()
                     .into(),
                 node.round_trip.map(|took| format!("in {:.2} ms", took * 1e3)).unwrap_or_default().into(),
+                node.ends_in.map(|left| format!("in {}", span(left))).unwrap_or_default().into(),
                 labels.join(" ").into(),
             ]);
         }

@@ -216,6 +216,12 @@ impl<W: Work> ServiceRef<W> {
         self.set(|service| service.settings.work.needs = Some(needs))
     }
 
+    /// Sets the time for which each replica runs, as [`WorkRef::runs_for`].
+    #[must_use]
+    pub fn runs_for(self, time: Duration) -> Self {
+        self.set(|service| service.settings.work.runs_for = Some(time))
+    }
+
     /// Sets when a replica that serves is restarted after a failure. By default always, after 0.1 s to 10 s. The service
     /// fails when a replica that serves has failed after its last restart.
     #[must_use]

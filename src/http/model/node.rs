@@ -76,6 +76,9 @@ pub(in crate::http) struct NodeView {
     pub(in crate::http) is_connected: bool,
     /// True once the node is about to leave: nothing more is placed there, and its Works continue elsewhere.
     pub(in crate::http) is_leaving: bool,
+    /// The time until the node's allocation ends, in seconds; `null` if it is unknown.
+    #[schema(example = 3600)]
+    pub(in crate::http) ends_in: Option<u64>,
     pub(in crate::http) labels: BTreeMap<String, String>,
     /// The resources that the node has.
     pub(in crate::http) resources: ResourcesView,
@@ -110,6 +113,7 @@ impl From<NodeStatus> for NodeView {
         Self {
             is_connected: node.is_connected,
             is_leaving: node.is_leaving,
+            ends_in: node.ends_in.map(|left| left as u64),
             labels: node.labels,
             resources: node.resources.into(),
             used: node.used.into(),
@@ -146,6 +150,7 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
     let head = NodeView {
         is_connected: true,
         is_leaving: false,
+        ends_in: None,
         labels: BTreeMap::new(),
         resources: snapshot.resources.into(),
         used: used.into(),

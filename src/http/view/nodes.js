@@ -56,6 +56,7 @@ function update(row, name, node, works) {
   const told = node.load ? RESOURCES.filter(([key, , , isLoad]) => isLoad && node.used?.[key] > 0).map(([key, label, show]) => `${show(node.used[key])} ${label}`) : [];
   const facts = told.length > 0 ? [`asked for: ${told.join(", ")}`] : [];
   if (node.load) facts.push(`load ${part(node.load.average)}`);
+  if (node.ends_in != null) facts.push(`ends in ${span(node.ends_in)}`);
   if (node.round_trip > 0) facts.push(`answers in ${duration(node.round_trip)}`);
   text(row.facts, facts.join(" · "));
   hide(row.facts, facts.length === 0);

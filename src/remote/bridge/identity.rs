@@ -200,6 +200,8 @@ mod tests {
             resources: Resources::default(),
             endpoints: Vec::new(),
             process: None,
+            ends_in_ms: None,
+            drain_before_ms: 0,
         });
         if let Some(app) = app {
             identity.set_runtime(Arc::new(Runtime::new(app)));

@@ -41,6 +41,8 @@ fn card(id: u64, name: &str) -> NodeCard {
         resources,
         endpoints: Vec::new(),
         process: None,
+        ends_in_ms: None,
+        drain_before_ms: 0,
     }
 }
 

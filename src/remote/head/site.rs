@@ -15,6 +15,7 @@ use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::references::hold_at;
 use super::super::replication::Nodes;
 use super::super::topics;
+use super::deadline::Deadline;
 use super::{Head, Node, Partial, acknowledgement, is_over};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
@@ -251,6 +252,8 @@ impl PeerHandler for Head {
             load_report: None,
             recorded: Arc::default(),
             round_trip: None,
+            deadline: card.ends_in_ms.and_then(|left| Deadline::after(Duration::from_millis(left))),
+            drain_before: Duration::from_millis(card.drain_before_ms),
         };
         self.state.lock().nodes.insert(card.id, node);
         self.copies.nodes_changed();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Head, Node};
 use crate::recorder::Carried;
@@ -10,6 +11,7 @@ use crate::work::{LoadReport, NodeStatus, RecordedBy};
 impl Head {
     /// Returns the status of all nodes, by name.
     pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
+        let now = Instant::now();
         let state = self.state.lock();
         let nodes = state.nodes.values().filter(|node| !node.is_process);
         nodes
@@ -21,6 +23,7 @@ impl Head {
                 let status = NodeStatus {
                     is_connected: node.link.is_connected(),
                     is_leaving: node.is_leaving,
+                    ends_in: node.deadline.as_ref().map(|deadline| deadline.left(now).as_secs_f64()),
                     labels: card.labels.clone(),
                     resources: card.resources,
                     used: node.used,

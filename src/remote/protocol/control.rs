@@ -124,6 +124,10 @@ pub(crate) enum Control {
     Drain {
         why: String,
     },
+    /// The time until the allocation of the node ends, in milliseconds, if the head has learned of another one.
+    Lifetime {
+        ends_in_ms: Option<u64>,
+    },
     /// The App is over, or no longer needs this process.
     End {
         why: String,
@@ -430,6 +434,7 @@ impl Control {
             Self::Refers { .. } => "refers",
             Self::MayLeave => "may_leave",
             Self::Drain { .. } => "drain",
+            Self::Lifetime { .. } => "lifetime",
         }
     }
 }

@@ -26,6 +26,16 @@ pub(crate) struct NodeCard {
     /// Identity of the process on its machine, by which others there can prove its end; may be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) process: Option<ProcessId>,
+    /// The time until the node's allocation ends, in milliseconds at the moment of the greeting; may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ends_in_ms: Option<u64>,
+    /// The time before that at which the node begins to leave, in milliseconds; may be absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) drain_before_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The properties that two processes must have in common.

@@ -43,6 +43,8 @@ impl Source {
             resources: Default::default(),
             endpoints: self.endpoints.clone(),
             process: None,
+            ends_in_ms: None,
+            drain_before_ms: 0,
         }
     }
 }
