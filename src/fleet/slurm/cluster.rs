@@ -23,6 +23,9 @@ const REQUESTS: usize = 4;
 /// Number of jobs that one `scancel` ends.
 const BATCH: usize = 200;
 
+/// Most keys whose numbers of jobs are remembered. Those that are forgotten are asked for.
+const MOST_KNOWN: usize = 10_000;
+
 /// Time limit of reading and writing files, since a file system of the network may hang.
 const FILES: Duration = Duration::from_secs(60);
 
@@ -123,7 +126,11 @@ impl Slurm {
         let printed = self.run("sbatch", arguments, Environment::Submitting, &script).await?;
         match job_id(&printed.stdout) {
             Some(id) => {
-                self.ids.lock().entry(key.clone()).or_default().insert(id.to_owned());
+                let mut known = self.ids.lock();
+                if known.len() >= MOST_KNOWN {
+                    known.clear();
+                }
+                known.entry(key.clone()).or_default().insert(id.to_owned());
                 Ok(())
             }
             None => Err(EngineError::Unreachable(format!(

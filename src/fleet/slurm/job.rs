@@ -99,7 +99,7 @@ pub(super) fn script(settings: &SlurmSettings, request: &Request, key: &Key, fil
     let node: Vec<_> = node.iter().map(|word| quoted(word)).collect();
     let (program, sha256) = (quoted(&files.program.display().to_string()), files.sha256);
     let setup = settings.setup.as_deref().unwrap_or_default().trim_end();
-    let mut script = format!("#!/bin/bash -l\n# Node {key} of a Flowright App, requested by its head.\n");
+    let mut script = format!("#!/bin/bash\n# Node {key} of a Flowright App, requested by its head.\n");
     if !setup.is_empty() {
         script.push_str(setup);
         script.push('\n');

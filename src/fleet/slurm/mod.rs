@@ -12,6 +12,8 @@ mod answer;
 mod cluster;
 mod commands;
 mod job;
+#[cfg(all(test, feature = "slurm-tests"))]
+mod lab_tests;
 mod queue;
 mod settings;
 mod shared_directory;
