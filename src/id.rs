@@ -84,6 +84,12 @@ impl AppId {
         Self(unique())
     }
 
+    /// Returns the number, by which the names of jobs tell the App.
+    #[cfg(feature = "remote")]
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
     /// Returns the number of the App whose journal has this random identity.
     #[cfg(feature = "journal")]
     pub(crate) fn recorded(identity: [u8; 16]) -> Self {

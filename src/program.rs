@@ -26,14 +26,15 @@ pub(crate) fn this_program() -> io::Result<Command> {
     Ok(command)
 }
 
+/// Returns a path of the executable that runs now.
 #[cfg(target_os = "linux")]
-fn path() -> io::Result<PathBuf> {
+pub(crate) fn path() -> io::Result<PathBuf> {
     // Without `/proc` there is no reliable path either.
     std::fs::metadata(ITSELF).map(|_| ITSELF.into())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn path() -> io::Result<PathBuf> {
+pub(crate) fn path() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 

@@ -415,6 +415,18 @@ fn long_training() {
     }
 }
 
+/// Nodes are started for the trials, and all have ended with the App.
+#[test]
+fn fleet() {
+    let group = ["--fleet", "process", "--fleet-set", "nodes=0..3", "--fleet-set", "brings.cpus=2"];
+    let arguments = [&["--open-ui=false", "--port", "0"][..], &group].concat();
+    let mut program = Program::start_with("fleet", &arguments);
+    program.expect(&["the best of 12 trials has loss 0.1000"]);
+    program.ends_well();
+    let joined: Vec<_> = program.err.iter().filter(|line| line.contains("has joined, with 2 cpus")).collect();
+    assert!((1..=3).contains(&joined.len()), "{}", program.transcript());
+}
+
 /// Asks the model of a server, and returns the response.
 fn predict(port: u16, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the App is served");

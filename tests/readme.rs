@@ -170,6 +170,24 @@ fn command_line_page_has_every_journal_command() {
     assert_eq!(described, commands_of(&help(&["journal"])));
 }
 
+/// The table of `fleet` has the commands and the flags that `--help` lists, beside those of all commands for an App.
+#[test]
+fn command_line_page_has_every_fleet_command() {
+    let page = read("docs/command-line.md");
+    let text = section(&page, "## fleet");
+    let common = flags_of(&help(&["topics"]));
+    let mut described = BTreeSet::new();
+    for row in rows(&text) {
+        let usage = row[0].trim_matches('`');
+        let command = usage.split(' ').nth(1).expect("a usage has the command");
+        described.insert(command.to_owned());
+        let help = help(&["fleet", command]);
+        let all: BTreeSet<_> = flags(usage).union(&common).cloned().collect();
+        assert_eq!(all, flags_of(&help), "{command}: {help}");
+    }
+    assert_eq!(described, commands_of(&help(&["fleet"])));
+}
+
 /// The tables of commands have the commands and the flags that `--help` lists.
 #[test]
 fn command_line_page_has_every_command() {
@@ -198,7 +216,7 @@ fn command_line_page_has_every_command() {
         }
         assert_eq!(flags(usage), own, "{command}: {help}");
     }
-    let own_sections = ["run", "node", "certs", "journal"].map(str::to_owned);
+    let own_sections = ["run", "node", "certs", "journal", "fleet"].map(str::to_owned);
     assert_eq!(described, commands.into_iter().filter(|name| !own_sections.contains(name)).collect());
 }
 

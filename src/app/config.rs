@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "remote")]
 use super::error::AppError;
+#[cfg(feature = "remote")]
+use crate::fleet::Groups;
 #[cfg(feature = "journal")]
 use crate::journal::{JournalSettings, Recorded, Sync};
 use crate::payload::StoreSettings;
@@ -73,6 +75,11 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 ///
 /// [place]
 /// "workers.3" = "pool"
+///
+/// [fleet.local]
+/// engine = "process"
+/// brings = { cpus = 2, memory_mib = 4096 }
+/// nodes = "0..4"
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +145,10 @@ pub struct Config {
     /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
     pub(crate) place: BTreeMap<String, Placement>,
+    /// The groups of nodes that engines start.
+    #[cfg(feature = "remote")]
+    #[serde(default)]
+    pub(crate) fleet: Groups,
 }
 
 impl Config {
@@ -348,6 +359,8 @@ impl Config {
             #[cfg(feature = "journal")]
             journal_payloads: self.journal_payloads.or(other.journal_payloads),
             place,
+            #[cfg(feature = "remote")]
+            fleet: if self.fleet.0.is_empty() { other.fleet } else { self.fleet },
         }
     }
 

@@ -77,6 +77,15 @@ pub enum AppError {
     #[cfg(feature = "remote")]
     #[error(transparent)]
     Bridge(#[from] TransportError),
+    /// A group of nodes cannot be started by its engine.
+    #[cfg(feature = "remote")]
+    #[error("group `{group}` of the fleet cannot be used: {why}")]
+    Fleet {
+        /// The name of the group.
+        group: String,
+        /// The reason, and what to do.
+        why: String,
+    },
     /// This process cannot take part in the App as a node.
     #[error("{0}")]
     Node(String),

@@ -55,10 +55,6 @@ const ROOM_RETRY: Duration = Duration::from_secs(5);
 #[cfg(not(feature = "journal"))]
 type Evidence = std::convert::Infallible;
 
-#[cfg(feature = "remote")]
-/// Makes the command that starts the program again.
-type ProcessProgram = Arc<dyn Fn() -> std::io::Result<std::process::Command> + Send + Sync>;
-
 /// Sets the arguments that have defaults, and checks their type.
 pub(crate) type CompleteArgs = fn(&Arguments) -> Result<(), ArgsError>;
 
@@ -121,7 +117,7 @@ pub struct App {
     #[cfg(feature = "journal")]
     pub(super) moves: Vec<Move>,
     #[cfg(feature = "remote")]
-    pub(super) process: Option<ProcessProgram>,
+    pub(super) process: Option<crate::remote::ProcessProgram>,
 }
 
 /// Creates an [`App`] as [`App::new`] does, with the version of the package in which the macro is used
@@ -457,6 +453,8 @@ impl App {
             let of = of.with(self.arguments.clone());
             let of = of.with(Arc::new(DeadLetters::at(HEAD)));
             let of = of.with(Arc::new(AskCycles::default())).with(Arc::new(Topics::default()));
+            #[cfg(feature = "remote")]
+            let of = of.with(Arc::new(super::fleet::AppFleet::default()));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             let of = match &self.spawner {
@@ -519,6 +517,11 @@ impl App {
         never_wait_here();
         recorder::install();
         let paused = self.runtime.is_some();
+        #[cfg(feature = "remote")]
+        match super::fleet::listen_address(&self.config) {
+            Ok(listen) => self.config.listen = listen,
+            Err(error) => return drop(ready.send(Err(error))),
+        }
         #[cfg(feature = "journal")]
         let journal = match self.open_journal(|| ready.is_closed()) {
             Ok(journal) => journal,
@@ -548,6 +551,8 @@ impl App {
         };
         #[cfg(not(feature = "remote"))]
         let elsewhere = Elsewhere::default();
+        #[cfg(feature = "remote")]
+        let process = self.process.clone();
         let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
         let local = match paused {
             true => LocalHost::inline(of.clone()),
@@ -591,7 +596,9 @@ impl App {
             #[cfg(feature = "remote")]
             let listening = match (driver.expect_back().await, listen) {
                 (Err(error), _) => Err(error),
-                (Ok(()), Some(listen)) => driver.listen(&listen).await,
+                (Ok(()), Some(listen)) => {
+                    driver.listen(&listen).await.and_then(|()| driver.start_fleet(process.as_ref()))
+                }
                 (Ok(()), None) => driver.nothing_is_advertised(),
             };
             #[cfg(feature = "remote")]
@@ -608,6 +615,10 @@ impl App {
             #[cfg(feature = "remote")]
             if let Some(head) = shared.get() {
                 head.end("the App is over").await;
+            }
+            #[cfg(feature = "remote")]
+            if let Some(fleet) = of.part::<super::fleet::AppFleet>() {
+                fleet.end().await;
             }
             exit
         });

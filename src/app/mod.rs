@@ -15,8 +15,12 @@ mod bridge;
 mod clock;
 mod config;
 mod control;
+#[cfg(feature = "remote")]
+mod demand;
 mod driver;
 mod error;
+#[cfg(feature = "remote")]
+mod fleet;
 mod histogram;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(crate) mod history;
@@ -48,6 +52,8 @@ pub(crate) use self::driver::{Action, NotDone};
 pub use self::error::AppError;
 #[cfg(feature = "journal")]
 pub use self::error::{JournalFailure, Unrestorable};
+#[cfg(all(feature = "http", feature = "remote"))]
+pub(crate) use self::fleet::AppFleet;
 pub(crate) use self::hosts::HEAD;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};

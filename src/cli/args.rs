@@ -19,6 +19,8 @@ use super::own_args::{OwnArgs, Unread};
 use super::shared_args::TlsArgs;
 use super::shared_args::{PayloadArgs, log_level};
 use crate::app::Config;
+#[cfg(feature = "remote")]
+use crate::fleet::Groups;
 use crate::work::{EncodedArguments, Placement};
 
 /// The command line of an App's program.
@@ -155,6 +157,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
 
+    #[cfg(feature = "remote")]
+    /// Have this engine start a node whenever a Work waits for one: process, slurm or command; a configuration file has
+    /// more than one group [default: no fleet]
+    #[arg(long, value_name = "ENGINE")]
+    fleet: Option<String>,
+
+    #[cfg(feature = "remote")]
+    /// A setting of --fleet, such as nodes=0..20, brings.gpus=4 or time=4h; may be repeated [default: those of the engine]
+    #[arg(long, value_name = "KEY=VALUE", requires = "fleet")]
+    fleet_set: Vec<String>,
+
     /// The number of GPUs that Works may reserve on this machine [default: all]
     #[arg(long)]
     gpus: Option<u32>,
@@ -258,6 +271,10 @@ impl Args {
         {
             arguments = arguments.or(self.journal.config());
         }
+        #[cfg(feature = "remote")]
+        if let Some(engine) = &self.fleet {
+            arguments.fleet = fleet_of(engine, &self.fleet_set)?;
+        }
         for place in &self.place {
             let (path, name) = place
                 .split_once('=')
@@ -336,6 +353,26 @@ fn completions_as(shell: clap_complete::Shell, name: &str, own: Option<OwnArgs>)
             _ => line.to_owned(),
         });
     lines.collect::<String>().into_bytes()
+}
+
+/// Returns the group that `--fleet` and `--fleet-set` describe, which has the name of its engine.
+#[cfg(feature = "remote")]
+fn fleet_of(engine: &str, settings: &[String]) -> Result<Groups, UsageError> {
+    let mut text = format!("[{0}]\nengine = {0}\n", serde_json::Value::from(engine));
+    for setting in settings {
+        let is_key = |key: &str| {
+            !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte))
+        };
+        let (key, value) = setting
+            .split_once('=')
+            .filter(|(key, _)| is_key(key))
+            .ok_or_else(|| UsageError::FleetSetting(setting.clone()))?;
+        let is_toml = !value.contains('\n') && format!("x = {value}").parse::<toml::Table>().is_ok();
+        let value = if is_toml { value.to_owned() } else { serde_json::Value::from(value).to_string() };
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    toml::from_str(&text)
+        .map_err(|source| UsageError::Fleet { engine: engine.to_owned(), source: Box::new(source) })
 }
 
 fn is_name(key: &str) -> bool {

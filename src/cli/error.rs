@@ -53,6 +53,16 @@ pub(super) enum UsageError {
         #[source]
         source: UnknownPlacement,
     },
+    #[cfg(feature = "remote")]
+    #[error("--fleet-set {0:?}: write it as KEY=VALUE, such as nodes=0..20 or brings.gpus=4")]
+    FleetSetting(String),
+    #[cfg(feature = "remote")]
+    #[error("--fleet {engine} with its settings cannot be used")]
+    Fleet {
+        engine: String,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
     #[error("--config {path} cannot be read")]
     ConfigFile {
         path: String,

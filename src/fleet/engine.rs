@@ -1,5 +1,6 @@
 //! The interface of an engine: what starts, lists and ends allocations.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,16 @@ pub(crate) trait Engine: Send + Sync {
     /// Returns the last `lines` lines of the output of an allocation; empty if it has none yet.
     fn output<'a>(&'a self, key: &'a Key, lines: usize) -> BoxFuture<'a, Result<String, EngineError>>;
 
+    /// Returns the interval at which the list is asked for while there are allocations.
+    fn interval(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// Resolves when the list has changed, for engines that know. Cancel safe.
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Has the engine check a request without starting anything. Returns the script or manifest, and the engine's verdict
     /// if it gives one without starting anything.
     fn check<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Checked, EngineError>>;
@@ -58,8 +69,10 @@ pub(crate) struct Request {
 pub(crate) struct NodeCommand {
     /// The path of the program on the machines of the engine.
     pub(crate) program: std::path::PathBuf,
-    /// The arguments, from `node` on. The secret of the App is in none of them.
+    /// The arguments, `node` and all behind it included. The secret of the App is in none of them.
     pub(crate) arguments: Vec<String>,
+    /// Variables that are set, or removed, for processes on this machine.
+    pub(crate) environment: Vec<(OsString, Option<OsString>)>,
 }
 
 /// An allocation as the engine describes it.

@@ -9,8 +9,24 @@
 //! - The session of a node is the truth about it; the engine explains. An allocation whose fate is unknown counts as
 //!   present.
 
-#![allow(dead_code, reason = "the planner that uses the engines follows")]
-
+mod allocation;
+mod breaker;
 mod engine;
 mod key;
+mod limits;
+mod manager;
+mod packing;
+mod planner;
+mod process;
+mod settings;
 mod slurm;
+
+#[cfg(feature = "http")]
+pub(crate) use self::engine::{Checked, EngineError};
+pub(crate) use self::engine::{Engine, NodeCommand, Request};
+pub(crate) use self::manager::{Fleet, FleetHost, GroupPlan};
+#[cfg(feature = "http")]
+pub(crate) use self::planner::{AllocationView, GroupView};
+pub(crate) use self::process::ProcessEngine;
+pub(crate) use self::settings::{EngineSettings, GroupSettings, Groups};
+pub(crate) use self::slurm::Slurm;

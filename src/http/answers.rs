@@ -4,6 +4,7 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
+use super::model::Accepted;
 use super::problem::Problem;
 
 pub(super) type Answer = Result<HttpResponse, Problem>;
@@ -16,6 +17,13 @@ pub(super) fn fresh() -> HttpResponseBuilder {
 
 pub(super) fn json<T: Serialize>(value: &T) -> HttpResponse {
     fresh().json(value)
+}
+
+/// Answers that a command was accepted.
+pub(super) fn accepted() -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(Accepted { accepted: true })
 }
 
 /// The largest integer that every JSON parser reads exactly (2^53 - 1).

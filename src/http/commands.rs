@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
-use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use actix_web::{HttpRequest, ResponseError, web};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
+use super::answers::accepted;
 use super::body;
 use super::model::{Accepted, InputBody, Rerun, StopBody};
 use super::problem::{OfActions, OfQuestions, Problem};
@@ -22,12 +23,6 @@ use crate::work::{DEFAULT_ASK_TIMEOUT, Input, JsonAnswered, JsonReplied, RunKey,
 
 /// The maximum length of an operator's name, in characters.
 const LONGEST_NAME: usize = 100;
-
-fn accepted() -> HttpResponse {
-    HttpResponse::Accepted()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(Accepted { accepted: true })
-}
 
 async fn perform(control: &Control, path: &str, action: Action) -> Answer {
     match control.perform(path, action).await? {

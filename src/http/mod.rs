@@ -16,6 +16,8 @@ mod answers;
 mod body;
 mod commands;
 mod events;
+#[cfg(feature = "remote")]
+mod fleet;
 mod guard;
 mod metrics;
 mod model;

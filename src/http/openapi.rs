@@ -4,6 +4,8 @@ use actix_web::{HttpResponse, web};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+#[cfg(feature = "remote")]
+use super::fleet;
 #[cfg(feature = "journal")]
 use super::past;
 use super::problem::Problem;
@@ -56,6 +58,12 @@ struct Api;
 #[openapi(paths(past::history, past::diff, past::why))]
 struct JournalApi;
 
+/// The routes of an App that may have a fleet.
+#[cfg(feature = "remote")]
+#[derive(OpenApi)]
+#[openapi(paths(fleet::fleet, fleet::check, fleet::pause, fleet::resume, fleet::end, fleet::log))]
+struct FleetApi;
+
 /// Adds the bearer token as a security scheme.
 struct Bearer;
 
@@ -75,6 +83,8 @@ impl OpenApiDocument {
         let document = Api::openapi();
         #[cfg(feature = "journal")]
         let document = document.merge_from(JournalApi::openapi());
+        #[cfg(feature = "remote")]
+        let document = document.merge_from(FleetApi::openapi());
         // Serialising the crate's own types cannot fail.
         Self(document.to_pretty_json().unwrap_or_default())
     }

@@ -3,6 +3,8 @@
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, Resource, Route, guard, web};
 
+#[cfg(feature = "remote")]
+use super::fleet;
 #[cfg(feature = "journal")]
 use super::past;
 use super::problem::Problem;
@@ -29,6 +31,14 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/api/v1/history", web::route().to(past::history)))
         .service(get("/api/v1/diff", web::route().to(past::diff)))
         .service(get("/api/v1/why", web::route().to(past::why)));
+    #[cfg(feature = "remote")]
+    config
+        .service(get("/api/v1/fleet", web::route().to(fleet::fleet)))
+        .service(get("/api/v1/fleet/groups/{name}/check", web::route().to(fleet::check)))
+        .service(post("/api/v1/fleet/groups/{name}/pause", web::route().to(fleet::pause)))
+        .service(post("/api/v1/fleet/groups/{name}/resume", web::route().to(fleet::resume)))
+        .service(post("/api/v1/fleet/allocations/{name}/end", web::route().to(fleet::end)))
+        .service(get("/api/v1/fleet/allocations/{name}/log", web::route().to(fleet::log)));
     config
         .service(get("/", web::route().to(page::home)))
         .service(get("/view", web::route().to(page::view)))

@@ -48,7 +48,7 @@ pub(crate) use self::head::{Head, HeadOptions};
 pub(crate) use self::lifetime::Lifetime;
 pub(crate) use self::logs::forwarding;
 pub(crate) use self::node::{Farewell, NodeOptions, run_node};
-pub(crate) use self::process::ProcessCommand;
+pub(crate) use self::process::{ProcessCommand, ProcessProgram};
 pub(crate) use self::process_group::Parent;
 pub(crate) use self::process_home::{KeptProcess, ProcessHome};
 pub(crate) use self::protocol::Program;

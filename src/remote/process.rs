@@ -54,11 +54,13 @@ const LEEWAY: Duration = Duration::from_secs(2);
 /// Prefix of the names of processes, which have 16 hexadecimal digits after it.
 const PREFIX: &str = "process-";
 
+/// Returns the command that starts this program again, to which `node --join …` is appended.
+pub(crate) type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
+
 /// The command that starts this program again.
 #[derive(Clone)]
 pub(crate) struct ProcessCommand {
-    /// Returns the command, to which `node --join …` is appended.
-    pub(crate) program: Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>,
+    pub(crate) program: ProcessProgram,
     /// Arguments after those.
     pub(crate) arguments: Vec<String>,
 }

@@ -50,6 +50,11 @@ impl Token {
         Ok(Self(text.as_bytes().into()))
     }
 
+    /// Returns the text from which the token was made, to hand it to a process in a private file.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

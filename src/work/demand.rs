@@ -1,6 +1,7 @@
-//! The demand of a Work for a node.
+//! The demand of Works for nodes, and the room that nodes have.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::policy::{Resources, Selector};
@@ -29,4 +30,20 @@ impl PartialOrd for Demand {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
+}
+
+/// A node and its room for Works.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeRoom {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) resources: Resources,
+    /// The sum of what its Works need.
+    pub(crate) used: Resources,
+    /// The number of its Works.
+    pub(crate) works: usize,
+    /// True if no more Works are placed there.
+    pub(crate) is_leaving: bool,
+    /// The time until its allocation ends, as it has told itself.
+    pub(crate) ends_in: Option<Duration>,
 }

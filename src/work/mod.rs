@@ -29,7 +29,6 @@ mod cycles;
 mod dead_letters;
 mod deferred;
 #[cfg(feature = "remote")]
-#[allow(dead_code, reason = "the planner that uses it follows")]
 mod demand;
 mod end;
 mod envelope;
@@ -106,8 +105,7 @@ pub use self::dead_letters::{DeadLetter, DeadLetterReason, DeadLetterSender};
 pub(crate) use self::dead_letters::{DeadLetters, HookThread, OnDeadLetter};
 pub use self::deferred::{Deferred, ReplySender};
 #[cfg(feature = "remote")]
-#[allow(unused_imports, reason = "the planner that uses it follows")]
-pub(crate) use self::demand::Demand;
+pub(crate) use self::demand::{Demand, NodeRoom};
 pub use self::end::{End, EndKind};
 pub use self::fencing_token::FencingToken;
 pub use self::found::FindError;

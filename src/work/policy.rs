@@ -81,13 +81,11 @@ impl Selector {
     }
 
     /// Returns true if the node is selected by its name.
-    #[allow(dead_code, reason = "the planner that uses it follows")]
     pub(crate) fn is_name(&self) -> bool {
         self.text != "*" && !self.text.contains('=')
     }
 
     /// An order among selectors, without a meaning of its own.
-    #[allow(dead_code, reason = "the planner that uses it follows")]
     pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
         self.text.cmp(other.text).then(self.pooled.cmp(&other.pooled))
     }

@@ -16,6 +16,7 @@ mod faults;
 mod fences;
 mod files;
 mod finds;
+mod fleet;
 mod gpus;
 mod groups;
 #[path = "../hangup/mod.rs"]
@@ -75,6 +76,9 @@ fn main() -> ExitCode {
         fences::TESTS,
         files::TESTS,
         finds::TESTS,
+        fleet::TESTS,
+        #[cfg(feature = "journal")]
+        fleet::WITH_JOURNAL,
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,

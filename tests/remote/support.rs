@@ -60,6 +60,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "gpus" => crate::gpus::program_with_two(),
         "files" => crate::files::program(),
         "finds" => App::new(crate::finds::kinds).main(),
+        "fleet" => crate::fleet::program_with_a_fleet().main(),
         "line" => crate::replaced::line().main(),
         "payloads" => crate::payloads::program(),
         "outputs" => crate::outputs::program(),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::super::error::AppError;
+use super::super::fleet;
 use super::Driver;
-use crate::remote::Head;
+use crate::remote::{Head, ProcessProgram};
 
 impl Driver {
     /// Waits for the processes of single Works that an earlier head has started, before any Work starts.
@@ -43,6 +44,16 @@ impl Driver {
             _ => log::info!("nodes join at {endpoint}"),
         }
         Ok(())
+    }
+
+    /// Starts the fleet, if the App has groups of nodes that engines start.
+    pub(in crate::app) fn start_fleet(&mut self, process: Option<&ProcessProgram>) -> Result<(), AppError> {
+        if self.config.fleet.0.is_empty() {
+            return Ok(());
+        }
+        let head = self.start_head()?;
+        self.hosts.board().rings(self.wake_ups.ready_queue());
+        fleet::start(&self.config, &self.runtime, &head, self.hosts.board(), process)
     }
 
     /// Refuses an advertised address when the App does not listen for nodes.

@@ -6,9 +6,9 @@ use super::super::histogram::Histogram;
 use super::super::snapshot::{FlowSnapshot, RunsPage, ServiceSnapshot, Snapshot, WorkSnapshot};
 use super::super::status::{AppStage, AppStatus, JournalStatus, SafeMode, WorkStatus};
 use super::Driver;
-use crate::flow::FlowError;
+use crate::flow::{FlowError, Record};
 use crate::state::Value;
-use crate::work::DeadLetters;
+use crate::work::{DeadLetters, Status};
 
 impl Driver {
     fn journal_status(&self) -> Option<JournalStatus> {
@@ -58,7 +58,7 @@ impl Driver {
         let works = self.tree.members().map(|record| {
             let record = record.lock();
             let status = WorkStatus {
-                status: record.ledger.status(),
+                status: self.explained(&record, record.ledger.status()),
                 type_name: record.kind.name(),
                 placement: record.placement,
                 is_up: record.ledger.is_up(),
@@ -86,8 +86,8 @@ impl Driver {
     pub(in crate::app) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
         let dead_letters = DeadLetters::of(&self.runtime);
-        let works =
-            self.tree.members().map(|record| WorkSnapshot::of(&record.lock(), &dead_letters)).collect();
+        let works = self.tree.members();
+        let works = works.map(|record| self.snapshot_of(&record.lock(), &dead_letters)).collect();
         let flows = self.tree.flows().map(|(_, entry)| {
             let service = entry.service();
             let status = entry.link.status.lock().clone();
@@ -138,7 +138,25 @@ impl Driver {
 
     pub(in crate::app) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
         let dead_letters = DeadLetters::of(&self.runtime);
-        self.record(path).map(|record| WorkSnapshot::of(&record.lock(), &dead_letters))
+        self.record(path).map(|record| self.snapshot_of(&record.lock(), &dead_letters))
+    }
+
+    fn snapshot_of(&self, record: &Record, dead_letters: &DeadLetters) -> WorkSnapshot {
+        let mut snapshot = WorkSnapshot::of(record, dead_letters);
+        snapshot.status = self.explained(record, snapshot.status);
+        snapshot
+    }
+
+    /// Adds to the status of a Work that waits for a node what the fleet does about it.
+    fn explained(&self, record: &Record, mut status: Status) -> Status {
+        if record.ledger.is_unplaced()
+            && let Some(message) = &mut status.message
+            && let Some(why) = self.hosts.fleet_reason(record)
+        {
+            message.push_str("; ");
+            message.push_str(&why);
+        }
+        status
     }
 
     pub(in crate::app) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {

@@ -41,6 +41,11 @@ pub(super) struct Hosts {
     resources: Resources,
     /// Works that wait for a node or for GPUs.
     unplaced: BTreeSet<WorkId>,
+    /// The demand of the Works that wait for a node.
+    #[cfg(feature = "remote")]
+    demand: std::collections::HashMap<WorkId, crate::work::Demand>,
+    #[cfg(feature = "remote")]
+    board: Arc<super::demand::DemandBoard>,
     /// The GPUs of this machine; `None` when they are unknown.
     gpus: Option<Arc<GpuPool>>,
     /// True once leased GPUs have been returned.
@@ -54,6 +59,10 @@ impl Hosts {
             elsewhere,
             resources: resources(),
             unplaced: BTreeSet::new(),
+            #[cfg(feature = "remote")]
+            demand: Default::default(),
+            #[cfg(feature = "remote")]
+            board: Arc::default(),
             gpus: None,
             freed: Arc::default(),
         }
@@ -81,8 +90,17 @@ impl Hosts {
     ) -> Result<(), HostError> {
         let id = what.outbox.id();
         let launched = self.try_launch(placement, needs, runs_for, what, ready_queue);
-        if matches!(launched, Err(HostError::Unplaced { .. })) {
+        let is_unplaced = matches!(launched, Err(HostError::Unplaced { .. }));
+        if is_unplaced {
             self.unplaced.insert(id);
+        }
+        #[cfg(feature = "remote")]
+        if let Placement::Node(selector) = placement {
+            self.demand.remove(&id);
+            if is_unplaced {
+                self.demand.insert(id, crate::work::Demand { selector: *selector, needs, runs_for });
+            }
+            self.post();
         }
         launched
     }
@@ -95,6 +113,36 @@ impl Hosts {
     /// Forgets a Work that has ended.
     pub(super) fn forget(&mut self, id: WorkId) {
         self.unplaced.remove(&id);
+        #[cfg(feature = "remote")]
+        if self.demand.remove(&id).is_some() {
+            self.post();
+        }
+    }
+
+    /// Returns what the fleet does for a Work that waits for a node.
+    #[cfg(feature = "remote")]
+    pub(super) fn fleet_reason(&self, record: &crate::flow::Record) -> Option<String> {
+        let Placement::Node(selector) = record.placement else { return None };
+        self.board.reason(&crate::work::Demand { selector, needs: record.needs, runs_for: record.runs_for })
+    }
+
+    #[cfg(not(feature = "remote"))]
+    pub(super) fn fleet_reason(&self, _: &crate::flow::Record) -> Option<String> {
+        None
+    }
+
+    #[cfg(feature = "remote")]
+    fn post(&self) {
+        let mut demand = BTreeMap::new();
+        for each in self.demand.values() {
+            *demand.entry(*each).or_insert(0) += 1;
+        }
+        self.board.set(demand);
+    }
+
+    #[cfg(feature = "remote")]
+    pub(super) fn board(&self) -> &Arc<super::demand::DemandBoard> {
+        &self.board
     }
 
     fn try_launch(
@@ -208,6 +256,14 @@ impl Hosts {
 
     pub(super) fn events(&mut self) -> Vec<HostEvent> {
         let mut events = self.elsewhere.events();
+        #[cfg(feature = "remote")]
+        if !events.is_empty() {
+            self.post();
+        }
+        #[cfg(feature = "remote")]
+        if self.board.take_told() {
+            events.push(HostEvent::NodesChanged);
+        }
         if self.freed.swap(false, Ordering::Acquire) {
             events.push(HostEvent::Room);
         }

@@ -47,6 +47,10 @@ pub(in crate::cli) enum Client {
     Drain(DrainArgs),
     /// Run a Work with an input, even if that input has been run before
     Rerun(RerunArgs),
+    #[cfg(feature = "remote")]
+    /// Show and steer the groups of nodes that engines start
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     #[cfg(feature = "top")]
     /// Show an App in the terminal, live; q quits
     Top(Target),
@@ -251,6 +255,58 @@ pub(in crate::cli) struct RerunArgs {
 
     #[command(flatten)]
     pub(super) act: ActArgs,
+}
+
+/// A command for the fleet of a running App.
+#[cfg(feature = "remote")]
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum FleetCommand {
+    /// Show the groups with their allocations
+    Status(Target),
+    /// Show what a group would request, and what its engine says to that, without starting anything
+    Check(GroupArgs),
+    /// Show the last lines of the output of an allocation
+    Logs(OutputArgs),
+    /// Request no more nodes for a group
+    Pause(GroupArgs),
+    /// Go on with a group that somebody, a refusal of its engine or failures have paused
+    Resume(GroupArgs),
+    /// End an allocation: the Works on its node continue elsewhere
+    End(AllocationArgs),
+}
+
+#[cfg(feature = "remote")]
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OutputArgs {
+    /// The name of the allocation, as `fleet status` shows it
+    pub(super) allocation: String,
+
+    /// The number of lines to show
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) lines: u32,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[cfg(feature = "remote")]
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GroupArgs {
+    /// The name of the group
+    pub(super) group: String,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[cfg(feature = "remote")]
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AllocationArgs {
+    /// The name of the allocation, as `fleet status` shows it
+    pub(super) allocation: String,
+
+    #[command(flatten)]
+    pub(super) target: Target,
 }
 
 /// The arguments of all commands that change something.

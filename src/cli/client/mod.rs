@@ -7,6 +7,8 @@ mod act;
 mod api;
 mod args;
 mod error;
+#[cfg(feature = "remote")]
+mod fleet;
 mod logs;
 mod model;
 mod past;
@@ -57,6 +59,8 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::Resume(args) => act::resume(args),
         Client::Drain(args) => act::drain(args),
         Client::Rerun(args) => act::rerun(args),
+        #[cfg(feature = "remote")]
+        Client::Fleet(command) => fleet::run(command),
         #[cfg(feature = "top")]
         Client::Top(target) => top::top(target),
     };

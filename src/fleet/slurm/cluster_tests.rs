@@ -94,6 +94,7 @@ fn request() -> Request {
         command: NodeCommand {
             program: "/bin/true".into(),
             arguments: ["node", "--join", "head:7502"].map(str::to_owned).into(),
+            environment: Vec::new(),
         },
         brings: Resources::cpus(1),
         time: Some(Duration::from_secs(600)),

@@ -149,6 +149,7 @@ mod tests {
             command: NodeCommand {
                 program: "/bin/app".into(),
                 arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+                environment: Vec::new(),
             },
             brings,
             time: Some(Duration::from_secs(4 * 3600)),

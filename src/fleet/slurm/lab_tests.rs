@@ -70,7 +70,7 @@ impl Lab {
         shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(shell.wait().unwrap().success());
         Request {
-            command: NodeCommand { program, arguments: vec!["node".to_owned()] },
+            command: NodeCommand { program, arguments: vec!["node".to_owned()], environment: Vec::new() },
             brings: Resources::cpus(2),
             time: Some(Duration::from_secs(600)),
             drain: Duration::from_secs(30),

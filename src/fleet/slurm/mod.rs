@@ -18,7 +18,5 @@ mod queue;
 mod settings;
 mod shared_directory;
 
-#[allow(unused_imports, reason = "the manager that uses it follows")]
 pub(crate) use cluster::Slurm;
-#[allow(unused_imports, reason = "the manager that uses it follows")]
 pub(crate) use settings::SlurmSettings;

@@ -1,5 +1,7 @@
 //! The JSON documents of the API as Rust types, from which the OpenAPI document is generated.
 
+#[cfg(feature = "remote")]
+mod fleet;
 #[cfg(feature = "journal")]
 mod history;
 mod node;
@@ -16,6 +18,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
+#[cfg(feature = "remote")]
+pub(super) use self::fleet::{FleetCheckView, FleetLogView, FleetView};
 #[cfg(feature = "journal")]
 pub(super) use self::history::{AnyStateView, DiffView, HistoryView, PastStateView, WhyView};
 pub(super) use self::node::{NodeView, UsageView, nodes};

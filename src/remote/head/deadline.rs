@@ -55,7 +55,6 @@ impl Node {
 impl Head {
     /// Sets the end of a node's allocation, and tells the node, which begins to leave before it. Returns false if there is no
     /// such node.
-    #[allow(dead_code, reason = "the planner that uses it follows")]
     pub(crate) fn set_deadline(&self, name: &str, deadline: Option<Instant>) -> bool {
         let mut state = self.state.lock();
         let mut nodes = state.nodes.values_mut().filter(|node| !node.is_process);

@@ -30,11 +30,23 @@ impl Head {
     /// Sends a node away: its Works stop and continue elsewhere, the values that would be lost are moved, and its process
     /// ends. Returns false if there is no such node. Does nothing more if the node is about to leave already.
     pub(crate) fn drain(&self, name: &str, why: &str) -> bool {
+        self.send_away(name, why, false)
+    }
+
+    /// Sends a node away as [`drain`](Self::drain) does, unless it has Works. Returns false if it stays.
+    pub(crate) fn drain_if_idle(&self, name: &str, why: &str) -> bool {
+        self.send_away(name, why, true)
+    }
+
+    fn send_away(&self, name: &str, why: &str, if_idle: bool) -> bool {
         let state = self.state.lock();
         let mut nodes = state.nodes.values().filter(|node| !node.is_process);
         let Some(node) = nodes.find(|node| node.link.peer().name == name) else { return false };
         if node.is_leaving {
             return true;
+        }
+        if if_idle && !node.incarnations.is_empty() {
+            return false;
         }
         let link = node.link.clone();
         log::info!(

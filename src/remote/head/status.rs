@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Head, Node};
 use crate::recorder::Carried;
-use crate::work::{LoadReport, NodeStatus, RecordedBy};
+use crate::work::{LoadReport, NodeRoom, NodeStatus, RecordedBy};
 
 impl Head {
     /// Returns the status of all nodes, by name.
@@ -38,6 +38,26 @@ impl Head {
                 (card.name.clone(), status)
             })
             .collect()
+    }
+
+    /// Returns the nodes with their room, for the planner of fleets.
+    pub(crate) fn rooms(&self) -> Vec<NodeRoom> {
+        let state = self.state.lock();
+        let nodes = state.nodes.values().filter(|node| !node.is_process);
+        let now = Instant::now();
+        let room = |node: &Node| {
+            let card = node.link.peer();
+            NodeRoom {
+                name: card.name.clone(),
+                labels: card.labels.clone(),
+                resources: card.resources,
+                used: node.used,
+                works: node.incarnations.len(),
+                is_leaving: node.is_leaving,
+                ends_in: node.deadline.as_ref().map(|deadline| deadline.left(now)),
+            }
+        };
+        nodes.map(room).collect()
     }
 
     /// Returns the load reports of the processes of single Works, which run on the machine of the head.
