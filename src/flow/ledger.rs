@@ -355,6 +355,20 @@ impl Ledger {
         }
     }
 
+    /// Records that a Work that waits for a place does so for another reason than before.
+    pub(crate) fn still_waits(&mut self, why: &str, now: Moment) {
+        if self.life != Life::Unplaced || self.waits_for.as_deref() == Some(why) {
+            return;
+        }
+        self.waits_for = Some(why.into());
+        let status = NewStatus::pending(Some(why.to_owned()));
+        let status = match self.queue.iter().next() {
+            Some(waiting) => status.of(waiting),
+            None => status,
+        };
+        self.record(status, now);
+    }
+
     /// Launches a Work that waits for a place, because there may be one now.
     pub(crate) fn place(&mut self, now: Moment) {
         if self.life == Life::Unplaced {

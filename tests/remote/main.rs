@@ -45,6 +45,7 @@ mod tokens;
 mod topics;
 #[cfg(feature = "journal")]
 mod twins;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
         strangers::TESTS,
         streams::TESTS,
         topics::TESTS,
+        waiting::TESTS,
         #[cfg(feature = "journal")]
         twins::TESTS,
     ]

@@ -67,6 +67,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "kinds" => App::new(crate::services::kinds).main(),
         "rolling" => App::new(crate::services::rolling).main(),
         "vault" => App::new(crate::local_messages::vault).main(),
+        "queue" => crate::waiting::queue().main(),
         "steps" => crate::steps::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),

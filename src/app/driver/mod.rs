@@ -411,8 +411,23 @@ impl Driver {
             }
         }
         if room {
-            for id in self.hosts.take_unplaced() {
+            self.hosts.room();
+        }
+    }
+
+    /// Launches Works that wait for a place, as far as there may be one now.
+    fn place_waiting(&mut self) {
+        let now = self.wake_ups.now();
+        while let Some(id) = self.hosts.next_to_place() {
+            if self.tree.work(id).is_some_and(|record| record.lock().ledger.is_unplaced()) {
                 self.update_work(id, |ledger| ledger.place(now));
+            } else {
+                self.hosts.forget(id);
+            }
+        }
+        for (works, why) in self.hosts.take_reasons() {
+            for id in works {
+                self.update_work(id, |ledger| ledger.still_waits(&why, now));
             }
         }
     }
@@ -469,6 +484,7 @@ impl Driver {
     fn settle(&mut self) {
         #[cfg(feature = "journal")]
         self.release_durable();
+        self.place_waiting();
         self.refresh_views();
         for _ in 0..REACTIONS_AT_ONCE {
             if !self.lifecycle.is_running() {
@@ -477,6 +493,8 @@ impl Driver {
             let Some(flow) = self.due.pop() else { break };
             self.react(flow);
         }
+        // A Work that was stopped may have been the one that the others of its kind waited for.
+        self.place_waiting();
         if self.lifecycle.is_running() && !self.due.is_empty() {
             self.wake_ups.ready_queue().ring_again();
         }
@@ -484,6 +502,7 @@ impl Driver {
         #[cfg(feature = "journal")]
         self.commit();
         self.hosts.flush();
+        self.hosts.post_changes();
         if let Some(onlooker) = self.observers.publish() {
             self.show(onlooker);
         }

@@ -265,9 +265,11 @@ impl Driver {
         let down = record.ledger.is_down();
         let (path, mailbox) = (record.path.clone(), record.mailbox.clone());
         drop(record);
+        if down {
+            self.hosts.forget(id);
+        }
         if down && self.tree.has_left(id) {
             self.tree.remove(id);
-            self.hosts.forget(id);
             self.wake_ups.set(Timer::Work(id), None);
             self.tree.forget_address(&path, &mailbox);
         }
@@ -301,7 +303,10 @@ impl Driver {
         for order in orders {
             match order {
                 // Replaced by a later decision while it waited.
-                Order::Launch { decision, .. } if !record.is_last_decision(decision) => launched = false,
+                Order::Launch { decision, .. } if !record.is_last_decision(decision) => {
+                    launched = false;
+                    self.hosts.forget(id);
+                }
                 Order::Launch { token, .. } => {
                     let ready_queue = self.wake_ups.ready_queue();
                     let what = record.incarnation(ready_queue, token);

@@ -5,12 +5,14 @@ mod elsewhere;
 #[cfg(not(feature = "remote"))]
 #[path = "elsewhere_off.rs"]
 mod elsewhere;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use self::waiting::{Waiting, Wanted};
 use super::resources::resources;
 use crate::id::{ActorPath, WorkId};
 use crate::payload::PayloadId;
@@ -22,13 +24,16 @@ use crate::state::Patch;
 #[cfg(feature = "remote")]
 use crate::work::{Claim, Gpus};
 use crate::work::{
-    CloseReason, GpuPool, Host, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus,
+    CloseReason, Demand, GpuPool, Host, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus,
     Placement, ReadyQueue, RecordedBy, Resources,
 };
 
 pub(super) use self::elsewhere::Elsewhere;
 #[cfg(feature = "remote")]
 pub(super) use self::elsewhere::{SharedHead, spawner};
+
+/// Number of Works waiting for the same that are told a changed reason, those that have waited longest.
+const MOST_TOLD: usize = 32;
 
 /// The name of the node with the Flows.
 pub(crate) const HEAD: &str = "head";
@@ -40,10 +45,11 @@ pub(super) struct Hosts {
     /// The resources of this machine.
     resources: Resources,
     /// Works that wait for a node or for GPUs.
-    unplaced: BTreeSet<WorkId>,
-    /// The demand of the Works that wait for a node.
-    #[cfg(feature = "remote")]
-    demand: std::collections::HashMap<WorkId, crate::work::Demand>,
+    waiting: Waiting,
+    /// What some Works wait for whose reason has changed.
+    reasons: BTreeSet<Wanted>,
+    /// The version of the demand that was posted.
+    posted: u64,
     #[cfg(feature = "remote")]
     board: Arc<super::demand::DemandBoard>,
     /// The GPUs of this machine; `None` when they are unknown.
@@ -58,9 +64,9 @@ impl Hosts {
             local,
             elsewhere,
             resources: resources(),
-            unplaced: BTreeSet::new(),
-            #[cfg(feature = "remote")]
-            demand: Default::default(),
+            waiting: Waiting::default(),
+            reasons: BTreeSet::new(),
+            posted: 0,
             #[cfg(feature = "remote")]
             board: Arc::default(),
             gpus: None,
@@ -79,7 +85,7 @@ impl Hosts {
     }
 
     /// Launches a Work. If it is refused as [`HostError::Unplaced`], it waits, and is among the next
-    /// [`take_unplaced`](Self::take_unplaced).
+    /// [`next_to_place`](Self::next_to_place).
     pub(super) fn launch(
         &mut self,
         placement: &Placement,
@@ -89,60 +95,83 @@ impl Hosts {
         ready_queue: &Arc<ReadyQueue>,
     ) -> Result<(), HostError> {
         let id = what.outbox.id();
-        let launched = self.try_launch(placement, needs, runs_for, what, ready_queue);
-        let is_unplaced = matches!(launched, Err(HostError::Unplaced { .. }));
-        if is_unplaced {
-            self.unplaced.insert(id);
+        let wanted = Wanted::by(placement, needs, runs_for);
+        if let Some((wanted, why)) =
+            wanted.and_then(|wanted| Some((wanted, self.waiting.refusal(id, &wanted)?.to_owned())))
+        {
+            // Others wait for the same, and nothing has changed since.
+            self.waiting.join(id, wanted);
+            return Err(HostError::Unplaced { why, demand: wanted.demand() });
         }
-        #[cfg(feature = "remote")]
-        if let Placement::Node(selector) = placement {
-            self.demand.remove(&id);
-            if is_unplaced {
-                self.demand.insert(id, crate::work::Demand { selector: *selector, needs, runs_for });
+        let launched = self.try_launch(placement, needs, runs_for, what, ready_queue);
+        match (&launched, wanted) {
+            (Ok(()), _) => self.waiting.launched(id),
+            (Err(HostError::Unplaced { why, .. }), Some(wanted)) => {
+                if self.waiting.refused(id, wanted, why) {
+                    self.reasons.insert(wanted);
+                }
             }
-            self.post();
+            (Err(_), _) => self.waiting.forget(id),
         }
         launched
     }
 
-    /// Returns the Works that wait for a node or for GPUs, which are to be launched again now that there is room.
-    pub(super) fn take_unplaced(&mut self) -> BTreeSet<WorkId> {
-        std::mem::take(&mut self.unplaced)
+    /// Has the Works that wait for a node or for GPUs tried again, because there is room.
+    pub(super) fn room(&mut self) {
+        self.waiting.room();
     }
 
-    /// Forgets a Work that has ended.
+    /// Returns the next Work that waits and is to be launched again now; it is to be [launched](Self::launch) or
+    /// [forgotten](Self::forget). A launch that succeeds brings forth the next one.
+    pub(super) fn next_to_place(&mut self) -> Option<WorkId> {
+        self.waiting.next()
+    }
+
+    /// Returns Works that wait for another reason than they did, with the reason; not all, where many wait for the same.
+    pub(super) fn take_reasons(&mut self) -> Vec<(Vec<WorkId>, String)> {
+        let changed = std::mem::take(&mut self.reasons);
+        let of = |wanted| {
+            let (works, why) = self.waiting.first(&wanted, MOST_TOLD)?;
+            Some((works, why.to_owned()))
+        };
+        changed.into_iter().filter_map(of).collect()
+    }
+
+    /// Forgets a Work that waits no longer.
     pub(super) fn forget(&mut self, id: WorkId) {
-        self.unplaced.remove(&id);
-        #[cfg(feature = "remote")]
-        if self.demand.remove(&id).is_some() {
+        self.waiting.forget(id);
+    }
+
+    /// Posts the demand of the Works that wait for nodes, if it has changed.
+    pub(super) fn post_changes(&mut self) {
+        if std::mem::replace(&mut self.posted, self.waiting.version()) != self.waiting.version() {
             self.post();
         }
+    }
+
+    #[cfg(feature = "remote")]
+    fn post(&self) {
+        self.board.set(self.waiting.demand());
+    }
+
+    #[cfg(not(feature = "remote"))]
+    fn post(&self) {}
+
+    #[cfg(feature = "remote")]
+    pub(super) fn board(&self) -> &Arc<super::demand::DemandBoard> {
+        &self.board
     }
 
     /// Returns what the fleet does for a Work that waits for a node.
     #[cfg(feature = "remote")]
     pub(super) fn fleet_reason(&self, record: &crate::flow::Record) -> Option<String> {
         let Placement::Node(selector) = record.placement else { return None };
-        self.board.reason(&crate::work::Demand { selector, needs: record.needs, runs_for: record.runs_for })
+        self.board.reason(&Demand { selector, needs: record.needs, runs_for: record.runs_for })
     }
 
     #[cfg(not(feature = "remote"))]
     pub(super) fn fleet_reason(&self, _: &crate::flow::Record) -> Option<String> {
         None
-    }
-
-    #[cfg(feature = "remote")]
-    fn post(&self) {
-        let mut demand = BTreeMap::new();
-        for each in self.demand.values() {
-            *demand.entry(*each).or_insert(0) += 1;
-        }
-        self.board.set(demand);
-    }
-
-    #[cfg(feature = "remote")]
-    pub(super) fn board(&self) -> &Arc<super::demand::DemandBoard> {
-        &self.board
     }
 
     fn try_launch(
