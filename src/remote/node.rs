@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
@@ -293,6 +294,7 @@ async fn attend(
     let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
     let mut pursue = spawn_local(pursue);
     let (mut is_done, mut too_long) = (false, None);
+    let mut began = None;
     let (end, left) = tokio::select! {
         end = &mut pursue => (end.unwrap_or_else(|error| Ok(error.to_string())), None),
         why = without_head.silent_too_long(&head, silence) => {
@@ -302,6 +304,7 @@ async fn attend(
         // The only Work of this process is over.
         () = agent.may_leave.notified(), if is_process => {
             let until = Instant::now() + grace;
+            began = Some(Instant::now());
             hand_over_values(agent, bridge, &head, &mut pursue, until).await;
             is_done = true;
             (Ok("its Work is over".to_owned()), None)
@@ -323,6 +326,9 @@ async fn attend(
         }
     };
     if !pursue.is_finished() && too_long.is_none() {
+        dead_letters.abort();
+        let until = began.map_or_else(Instant::now, |began| began + grace);
+        end_peers(agent, bridge, &head, until.max(Instant::now() + FAREWELL)).await;
         head.leave(match &left {
             Some(Leaving::Asked) => "it was asked to leave",
             Some(Leaving::SentAway(_)) => "it was sent away",
@@ -450,6 +456,19 @@ async fn hand_over(
     // Answers to other nodes are acknowledged before this node ends.
     let links = bridge.accepted();
     let _ = timeout(FAREWELL, futures::future::join_all(links.iter().map(|link| link.drained()))).await;
+}
+
+/// Ends the sessions with all processes but the head, once they have acknowledged what was sent to them, but no later than
+/// `until`. The head gets the dead letters of what they have not acknowledged.
+async fn end_peers(agent: &Agent, bridge: &Bridge, head: &Link, until: Instant) {
+    let peers = bridge.peers();
+    let drained = futures::future::join_all(peers.iter().map(|link| link.drained()));
+    let _ = timeout(until.saturating_duration_since(Instant::now()), drained).await;
+    peers.iter().for_each(|link| link.end());
+    let letters = agent.dead_letters();
+    while let Some(Some((letters, omitted))) = letters.next().now_or_never() {
+        head.control(&Control::DeadLetters { letters, omitted });
+    }
 }
 
 /// Waits until this process is not the only one with a value that others refer to, but no longer than `until`.

@@ -9,7 +9,7 @@ use flowright::{DeadLetter, DeadLetterReason, DeadLetterSender, OnNodeLost};
 
 use crate::lab::{Add, Lab, Rest, Suite, Task, Unreadable, Until, give_up};
 use crate::support::{
-    Lodged, Process, joining, lab, node, signal, start_app_with, until, wherever_it_runs_with,
+    Lodged, Process, joining, lab, node, signal, start_app_with, times, until, wherever_it_runs_with,
 };
 
 crate::tests![
@@ -17,6 +17,7 @@ crate::tests![
     letters_that_cannot_be_read_say_why,
     given_up_questions_are_letters,
     letters_to_a_lost_process_are_reported,
+    letters_of_a_process_that_ends_are_reported,
 ];
 
 /// Letters that the hook of the last App has got.
@@ -179,4 +180,39 @@ fn letters_to_a_lost_process_are_reported() {
         );
         assert_eq!(counts.values().sum::<u64>(), 5, "{place}: {counts:?}");
     }
+}
+
+/// A Work in a process of its own tells a Work on a node that does not answer, and is stopped: its process ends, and then the
+/// node is lost. The messages were on their way from one to the other.
+fn letters_of_a_process_that_ends_are_reported() {
+    let letters = Letters::default();
+    let gate = gate("told");
+    let is_frozen = gate.clone();
+    let make = move || {
+        let a = lab(node("n")).on_node_lost(OnNodeLost::Fail).on_error(OnError::Capture);
+        Suite::new(a, lab(Placement::Process), move |suite, _| {
+            // With the first message, the process of `b` has a session with the node.
+            suite.a.run(Task::Serve);
+            let is_up = suite.a.is_running() || suite.b.has_started();
+            let is_open = is_up && suite.b.run(Task::Send(suite.a.addr(), 2)).poll().is_some();
+            if is_open
+                && suite.b.run(Task::Block(is_frozen.clone())).poll().is_some()
+                && suite.b.run(Task::Tell(suite.a.addr(), 5)).poll().is_some()
+            {
+                suite.b.stop();
+            }
+            Ok(())
+        })
+    };
+    let app: TestApp = start_app_with(make, |app| letters.hook(app.config(times(500, 4000))));
+    let node = Process::node(&joining(&app), "n");
+    app.wait_for_state("b.sum", |sum: &Option<u64>| sum.is_some());
+    let process = app.wait_for_state("b.process", |process: &u32| *process > 0);
+    node.signal("STOP");
+    std::fs::write(&gate, "").expect("the file can be written");
+    until("the end of the process of b", || crate::support::has_ended(process));
+    node.signal("KILL");
+    until("all letters", || letters.counts().values().sum::<u64>() >= 5);
+    assert_eq!(letters.counts().values().sum::<u64>(), 5, "{:?}", letters.all());
+    std::fs::remove_file(gate).expect("it was written");
 }
