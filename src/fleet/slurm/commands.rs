@@ -63,8 +63,8 @@ impl Commands {
         environment.apply(&mut command);
         let child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => EngineError::Refused(format!(
-                "cannot execute `{name}` ({error}): install the client commands of Slurm on this machine, or set `commands` \
-                 to their directory"
+                "cannot execute `{name}` ({error}): install the client commands of Slurm and coreutils on this machine, or \
+                 set `commands` to the directory of Slurm's commands"
             )),
             _ => EngineError::Unreachable(format!("cannot start `{name}`: {error}")),
         })?;

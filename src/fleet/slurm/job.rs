@@ -100,6 +100,14 @@ pub(super) fn script(settings: &SlurmSettings, request: &Request, key: &Key, fil
     let (program, sha256) = (quoted(&files.program.display().to_string()), files.sha256);
     let setup = settings.setup.as_deref().unwrap_or_default().trim_end();
     let mut script = format!("#!/bin/bash\n# Node {key} of a Flowright App, requested by its head.\n");
+    for (name, value) in &request.command.environment {
+        let (name, value) = (name.to_string_lossy(), value.as_deref().map(|value| value.to_string_lossy()));
+        match value {
+            _ if !is_variable(&name) => {}
+            Some(value) => script.push_str(&format!("export {name}={}\n", quoted(&value))),
+            None => script.push_str(&format!("unset {name}\n")),
+        }
+    }
     if !setup.is_empty() {
         script.push_str(setup);
         script.push('\n');
@@ -116,6 +124,13 @@ pub(super) fn script(settings: &SlurmSettings, request: &Request, key: &Key, fil
         node.join(" ")
     ));
     script
+}
+
+/// Returns true for a name that a shell takes for that of a variable.
+fn is_variable(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    name.bytes().next().is_some_and(is_letter)
+        && name.bytes().all(|byte| is_letter(byte) || byte.is_ascii_digit())
 }
 
 /// Returns true if the arguments set this option.
@@ -282,6 +297,20 @@ mod tests {
             assert_eq!((code, stdout.as_str()), (Some(126), ""));
             assert!(stderr.contains("is not the program of the head"), "{stderr}");
         }
+    }
+
+    /// The variables of the command are set and removed before the setup, which may use them.
+    #[test]
+    fn variables_of_the_command_reach_the_node() {
+        let settings =
+            SlurmSettings { setup: Some("export TWO=$ONE".to_owned()), ..SlurmSettings::default() };
+        let mut request = request(&["-c", "echo \"$TWO${HOME-none}\""], Resources::default());
+        let variable = |name: &str, value: Option<&str>| (name.into(), value.map(Into::into));
+        request.command.environment =
+            vec![variable("ONE", Some("it's $x\n")), variable("HOME", None), variable("a b;ls", Some("x"))];
+        let sha256 = sha256("/bin/sh");
+        let script = script(&settings, &request, &Key::new("a", 0), files(Path::new("/bin/sh"), &sha256));
+        assert_eq!(executed(&script), (Some(0), "it's $x\nnone\n".to_owned(), String::new()));
     }
 
     /// The setup is executed before the node, in the same shell.

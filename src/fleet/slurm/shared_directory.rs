@@ -13,8 +13,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-
 use crate::atomic_file::StagedPath;
 
 /// Time after which a file that was not used is removed.
@@ -36,8 +34,6 @@ pub(super) struct SharedDirectory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ProgramCopy {
     pub(super) path: PathBuf,
-    /// The SHA-256 hash in hexadecimal digits.
-    pub(super) sha256: String,
     size: u64,
 }
 
@@ -90,11 +86,10 @@ impl SharedDirectory {
     pub(super) fn copy_program(&self, program: &Path) -> Result<ProgramCopy, String> {
         let copy = || {
             let mut from = File::open(program)?;
-            let (hash, sha256, size) = hashes(&mut from)?;
+            let (hash, size) = hash_of(&mut from)?;
             let path = self.path.join(PROGRAMS).join(hash.to_hex().as_str());
-            let has_it = File::open(&path)
-                .and_then(|mut file| hashes(&mut file))
-                .is_ok_and(|(there, _, _)| there == hash);
+            let there = File::open(&path).and_then(|mut file| hash_of(&mut file));
+            let has_it = there.is_ok_and(|(there, _)| there == hash);
             match has_it {
                 // Copies that are in use are not removed.
                 true => File::open(&path)?.set_modified(SystemTime::now())?,
@@ -107,13 +102,13 @@ impl SharedDirectory {
                     to.set_permissions(Permissions::from_mode(0o700))?;
                     to.sync_all()?;
                     drop(to);
-                    if hashes(&mut File::open(staged.path())?)?.0 != hash {
+                    if hash_of(&mut File::open(staged.path())?)?.0 != hash {
                         return Err(io::Error::other("the program changed while it was copied"));
                     }
                     staged.commit(true)?;
                 }
             }
-            Ok(ProgramCopy { path, sha256, size })
+            Ok(ProgramCopy { path, size })
         };
         copy().map_err(|error: io::Error| {
             let (program, to) = (program.display(), self.path.display());
@@ -168,24 +163,11 @@ fn last_lines(text: &str, lines: usize) -> String {
     last.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// Returns the BLAKE3 hash, the SHA-256 hash in hexadecimal digits, and the size of a file.
-fn hashes(file: &mut File) -> io::Result<(blake3::Hash, String, u64)> {
-    let (mut blake3, mut sha256) = (blake3::Hasher::new(), Sha256::new());
-    let mut buffer = vec![0; 256 << 10];
-    let mut size = 0;
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        blake3.update(&buffer[..read]);
-        sha256.update(&buffer[..read]);
-        size += read as u64;
-    }
-    let sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((blake3.finalize(), sha256, size))
+/// Returns the BLAKE3 hash and the size of a file.
+fn hash_of(file: &mut File) -> io::Result<(blake3::Hash, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file)?;
+    Ok((hasher.finalize(), hasher.count()))
 }
 
 /// Removes the files of a directory that were last written before [`KEPT`].
@@ -240,7 +222,6 @@ mod tests {
         fs::write(&program, "first").unwrap();
         let copy = shared.copy_program(&program).unwrap();
         assert_eq!(copy.path.file_name().unwrap().to_str(), Some(blake3::hash(b"first").to_hex().as_str()));
-        assert_eq!(copy.sha256, "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e");
         assert_eq!((mode(&copy.path), mode(copy.path.parent().unwrap())), (0o700, 0o700));
         let inode = fs::metadata(&copy.path).unwrap().ino();
         assert_eq!(shared.copy_program(&program).unwrap(), copy);
