@@ -56,7 +56,7 @@ fn limits(root: &Path, line: &str) -> Vec<u64> {
 }
 
 /// Returns the host name of this machine, or `node` if it has none.
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "remote"))]
 pub(crate) fn machine_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {

@@ -17,6 +17,7 @@ use crate::fleet::{
     Slurm,
 };
 use crate::id::unique;
+use crate::machine::machine_name;
 use crate::program;
 use crate::remote::{Head, ProcessProgram};
 use crate::runtime::Runtime;
@@ -186,7 +187,7 @@ fn plan_of(
 ) -> Result<GroupPlan, AppError> {
     let wrong = |why: String| AppError::Fleet { group: name.to_owned(), why };
     let limits = group.limits(name);
-    let join = head.joining().map(reachable).unwrap_or_default();
+    let join = head.joining().map(|endpoint| join_address(endpoint, &group.engine)).unwrap_or_default();
     command.arguments.extend(["node".to_owned(), "--join".to_owned(), join]);
     let mut add = |flag: &str, value: String| command.arguments.extend([flag.to_owned(), value]);
     for (key, value) in &limits.labels {
@@ -213,11 +214,41 @@ fn plan_of(
     Ok(GroupPlan { name: name.to_owned(), limits, request, engine, list })
 }
 
-/// Returns the address at which nodes on this machine reach a listener.
-fn reachable(endpoint: &Endpoint) -> String {
+/// Returns the address at which the nodes of an engine reach a listener. One that listens at every address of this machine
+/// is reached by its host name from other machines.
+fn join_address(endpoint: &Endpoint, engine: &EngineSettings) -> String {
     let text = endpoint.to_string();
-    match text.parse::<std::net::SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+    match (text.parse::<std::net::SocketAddr>(), engine) {
+        (Ok(address), EngineSettings::Process) if address.ip().is_unspecified() => {
+            format!("127.0.0.1:{}", address.port())
+        }
+        (Ok(address), EngineSettings::Slurm(_)) if address.ip().is_unspecified() => {
+            format!("{}:{}", machine_name(), address.port())
+        }
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes on other machines are not told an address of their own machine.
+    #[test]
+    fn join_address_is_that_of_this_machine() {
+        let of = |text: &str, engine: &EngineSettings| {
+            let endpoint = text.parse().unwrap_or_else(|never| match never {});
+            join_address(&endpoint, engine)
+        };
+        let slurm: GroupSettings = serde_json::from_str(r#"{ "engine": "slurm" }"#).unwrap();
+        let slurm = slurm.engine;
+        for any in ["0.0.0.0:7502", "[::]:7502"] {
+            assert_eq!(of(any, &EngineSettings::Process), "127.0.0.1:7502");
+            assert_eq!(of(any, &slurm), format!("{}:7502", machine_name()));
+        }
+        for given in ["head.example.org:7502", "192.0.2.1:7502"] {
+            assert_eq!(of(given, &EngineSettings::Process), given);
+            assert_eq!(of(given, &slurm), given);
+        }
     }
 }
