@@ -54,10 +54,11 @@ impl DemandBoard {
     }
 
     /// Takes the reasons why Works wait, as far as the groups have to do with it, and wakes the driver if they differ.
-    pub(super) fn explain(&self, reasons: BTreeMap<Demand, String>) {
+    /// So does `is_changed`.
+    pub(super) fn explain(&self, reasons: BTreeMap<Demand, String>, is_changed: bool) {
         {
             let mut known = self.reasons.lock();
-            if *known == reasons {
+            if *known == reasons && !is_changed {
                 return;
             }
             *known = reasons;

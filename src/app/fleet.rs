@@ -73,8 +73,8 @@ impl FleetHost for Host {
         self.board.changed().boxed()
     }
 
-    fn explain(&self, reasons: BTreeMap<Demand, String>) {
-        self.board.explain(reasons);
+    fn explain(&self, reasons: BTreeMap<Demand, String>, is_changed: bool) {
+        self.board.explain(reasons, is_changed);
     }
 }
 

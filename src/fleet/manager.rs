@@ -53,8 +53,9 @@ pub(crate) trait FleetHost: Send + Sync {
     /// Resolves when the demand or the nodes have changed since the last call. Cancel safe.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
-    /// Takes the reasons why Works wait, as far as the groups have to do with it.
-    fn explain(&self, reasons: BTreeMap<Demand, String>);
+    /// Takes the reasons why Works wait, as far as the groups have to do with it. `is_changed` is true if the groups have
+    /// changed in another way than by the time that has passed.
+    fn explain(&self, reasons: BTreeMap<Demand, String>, is_changed: bool);
 }
 
 /// One group: its limits, its engine, and what is requested there.
@@ -269,8 +270,11 @@ impl Manager {
         for action in self.planner.plan(now, &demand, &nodes) {
             self.carry_out(action);
         }
-        self.host.explain(self.planner.reasons().clone());
-        *self.views.lock() = self.planner.views(now);
+        let after = self.planner.views(now);
+        let before = std::mem::replace(&mut *self.views.lock(), after.clone());
+        let is_changed =
+            before.len() != after.len() || before.iter().zip(&after).any(|(a, b)| !a.shows_as(b));
+        self.host.explain(self.planner.reasons().clone(), is_changed);
     }
 
     fn ask_for_lists(&mut self) {

@@ -119,6 +119,20 @@ pub(crate) struct GroupView {
     pub(crate) allocations: Vec<AllocationView>,
 }
 
+impl GroupView {
+    /// Returns true if another view differs in times only.
+    pub(super) fn shows_as(&self, other: &Self) -> bool {
+        let is_same = |(a, b): (&AllocationView, &AllocationView)| {
+            (&a.key, &a.id, a.stage, &a.words, &a.at, a.works)
+                == (&b.key, &b.id, b.stage, &b.words, &b.at, b.works)
+        };
+        self.paused == other.paused
+            && self.problem.is_some() == other.problem.is_some()
+            && self.allocations.len() == other.allocations.len()
+            && self.allocations.iter().zip(&other.allocations).all(is_same)
+    }
+}
+
 /// What is shown of an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AllocationView {

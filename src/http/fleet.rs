@@ -7,7 +7,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::answers::{Answer, accepted, json};
-use super::model::{Accepted, FleetCheckView, FleetLogView, FleetView};
+use super::model::{Accepted, FleetCheckView, FleetLogView, FleetView, groups_of};
 use super::problem::{Common, OfActions, Problem};
 use super::query::query;
 use crate::app::{AppFleet, Control};
@@ -39,8 +39,7 @@ fn no_such_allocation(name: &str) -> Problem {
     Common,
 ))]
 pub(super) async fn fleet(control: web::Data<Control>) -> Answer {
-    let groups = fleet_of(&control).map(|fleet| fleet.views()).unwrap_or_default();
-    Ok(json(&FleetView { items: groups.into_iter().map(Into::into).collect() }))
+    Ok(json(&FleetView { items: groups_of(control.runtime()).into_iter().map(Into::into).collect() }))
 }
 
 /// Returns the script or manifest of a group, and what its engine says to it. Nothing is started.

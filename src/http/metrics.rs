@@ -79,6 +79,8 @@ impl Collector for Look {
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
         topics(&mut page, snapshot)?;
+        #[cfg(feature = "remote")]
+        fleet(&mut page, snapshot)?;
         dead_letters(&mut page, snapshot)?;
         messages_lost(&mut page, &nodes)?;
         questions_abandoned(&mut page, &nodes)?;
@@ -420,6 +422,38 @@ fn topics(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
         page.family("flowright_topic_subscribers", MetricType::Gauge, "Subscribers of a topic.")?;
     for topic in topics {
         family.gauge(&[("topic", &topic.topic)], topic.subscriber_count as f64)?;
+    }
+    Ok(())
+}
+
+/// The groups of nodes that engines start, with which only an App that has some is listed.
+#[cfg(feature = "remote")]
+fn fleet(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let groups = super::model::groups_of(&snapshot.runtime);
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let help = "Allocations of a group of nodes that an engine starts, by their stage.";
+    let mut family = page.family("flowright_fleet_allocations", MetricType::Gauge, help)?;
+    for group in &groups {
+        let mut stages = BTreeMap::new();
+        for allocation in &group.allocations {
+            *stages.entry(allocation.stage).or_insert(0_u32) += 1;
+        }
+        for (stage, count) in stages {
+            family.gauge(&[("group", group.name.as_str()), ("stage", stage)], f64::from(count))?;
+        }
+    }
+    let help = "Time for which nodes of a group had no Work, all together.";
+    let mut family = page.family("flowright_fleet_idle_seconds", MetricType::Gauge, help)?;
+    for group in &groups {
+        family.gauge(&[("group", group.name.as_str())], group.idle.as_secs_f64())?;
+    }
+    let help = "1 if a group requests nothing, because it was paused or fails.";
+    let mut family = page.family("flowright_fleet_stuck", MetricType::Gauge, help)?;
+    for group in &groups {
+        let is_stuck = group.paused.is_some() || group.problem.is_some();
+        family.gauge(&[("group", group.name.as_str())], f64::from(u8::from(is_stuck)))?;
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ const ASSETS: &[(&str, &str, &str)] = assets![
     "api.js": SCRIPT,
     "changes.js": SCRIPT,
     "dom.js": SCRIPT,
+    "fleet.js": SCRIPT,
     "format.js": SCRIPT,
     "graph.js": SCRIPT,
     "icon.svg": PICTURE,

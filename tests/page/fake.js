@@ -58,6 +58,7 @@ export class FakeApp {
     this.runs = {};
     this.lines = [];
     this.payloads = [];
+    this.fleet = [];
     this.topics = [];
     this.clients = new Set();
     this.posts = [];
@@ -223,6 +224,7 @@ export class FakeApp {
       return json({ items: at < 0 ? [] : [chain[at]], next: at + 1 < chain.length ? String(at + 1) : null });
     }
     if (rest === "payloads") return json({ items: this.payloads });
+    if (rest === "fleet") return json({ items: this.fleet });
     if (rest === "topics") return json({ items: this.topics });
     if (rest === "logs") {
       const levels = ["error", "warn", "info", "debug", "trace"];

@@ -4,7 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::node::ResourcesView;
+use crate::app::AppFleet;
 use crate::fleet::{AllocationView, Checked, GroupView};
+use crate::runtime::Runtime;
 
 /// An allocation: a node that an engine has been asked for.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -70,6 +72,12 @@ pub(in crate::http) struct FleetCheckView {
     pub(in crate::http) verdict: &'static str,
     /// The words of the engine.
     pub(in crate::http) words: Option<String>,
+}
+
+/// Returns the groups of the App; none if it has no fleet.
+pub(in crate::http) fn groups_of(runtime: &Runtime) -> Vec<GroupView> {
+    let slot = runtime.part::<AppFleet>();
+    slot.and_then(|slot| Some(slot.get()?.views())).unwrap_or_default()
 }
 
 impl From<Checked> for FleetCheckView {

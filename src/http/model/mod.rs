@@ -19,7 +19,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
 #[cfg(feature = "remote")]
-pub(super) use self::fleet::{FleetCheckView, FleetLogView, FleetView};
+pub(super) use self::fleet::{FleetCheckView, FleetLogView, FleetView, groups_of};
 #[cfg(feature = "journal")]
 pub(super) use self::history::{AnyStateView, DiffView, HistoryView, PastStateView, WhyView};
 pub(super) use self::node::{NodeView, UsageView, nodes};

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+#[cfg(feature = "remote")]
+use super::fleet::groups_of;
 use super::node::{NodeView, nodes};
 use super::stage::{AppStageView, ReasonView, StageView};
 use super::work::{WorkView, work_view};
@@ -73,6 +75,22 @@ pub(in crate::http) struct StatusView {
     pub(in crate::http) flows: BTreeMap<String, FlowView>,
     /// The nodes by name; `head` is the process with the Flows.
     pub(in crate::http) nodes: BTreeMap<String, NodeView>,
+    /// The groups of nodes that engines start; `/api/v1/fleet` shows their allocations.
+    pub(in crate::http) fleet: Vec<FleetSummary>,
+}
+
+/// A group of nodes that an engine starts.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct FleetSummary {
+    #[schema(example = "a100")]
+    pub(in crate::http) name: String,
+    /// The number of allocations in each stage.
+    #[schema(example = json!({"queued": 2, "joined": 3}))]
+    pub(in crate::http) stages: BTreeMap<&'static str, usize>,
+    /// True if nothing is requested until somebody resumes the group.
+    pub(in crate::http) is_paused: bool,
+    /// True if the engine does not answer, a quota is used up, or allocations fail.
+    pub(in crate::http) has_problem: bool,
 }
 
 /// The state of the App, or a part of it.
@@ -219,7 +237,26 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
         works: works.collect(),
         flows: flows.collect(),
         nodes: nodes(snapshot),
+        fleet: fleet_summary(snapshot),
     }
+}
+
+#[cfg(feature = "remote")]
+fn fleet_summary(snapshot: &Snapshot) -> Vec<FleetSummary> {
+    let summary = |group: crate::fleet::GroupView| {
+        let mut stages = BTreeMap::new();
+        for allocation in &group.allocations {
+            *stages.entry(allocation.stage).or_insert(0) += 1;
+        }
+        let (is_paused, has_problem) = (group.paused.is_some(), group.problem.is_some());
+        FleetSummary { name: group.name, stages, is_paused, has_problem }
+    };
+    groups_of(&snapshot.runtime).into_iter().map(summary).collect()
+}
+
+#[cfg(not(feature = "remote"))]
+fn fleet_summary(_: &Snapshot) -> Vec<FleetSummary> {
+    Vec::new()
 }
 
 pub(in crate::http) fn graph_view(snapshot: &Snapshot) -> GraphView {

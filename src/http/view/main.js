@@ -3,6 +3,7 @@
 import { resume } from "./actions.js";
 import { get, setToken, hasToken, now } from "./api.js";
 import { announce, attr, byId, el, hide, icon, list, text } from "./dom.js";
+import { Fleet } from "./fleet.js";
 import { STAGES, count, plural, span, stageName } from "./format.js";
 import { Graph } from "./graph.js";
 import { Inspector } from "./inspector.js";
@@ -35,6 +36,7 @@ const timeline = new Timeline(store, runs, { choose, redraw });
 const log = new Log(store, { choose, redraw });
 const payloads = new Payloads(redraw);
 const topics = new Topics(redraw);
+const fleet = new Fleet(redraw);
 const past = new Past(store, { redraw });
 const stateOf = (path) => stateAt(store.doc.state, path, (group) => graph.siblings(group));
 const inspector = new Inspector({ store, runs, graph, stateOf, select, close, redraw, past });
@@ -98,6 +100,8 @@ function draw() {
   if (fresh.nodes || fresh.works.size > 0) [payloads, topics].forEach((part) => part.refresh());
   payloads.draw();
   topics.draw();
+  if (fresh.nodes || fresh.fleet) fleet.refresh();
+  fleet.draw();
   log.draw();
   if (!narrow.matches || document.body.classList.contains("inspecting")) inspector.draw(selected());
 }
@@ -185,7 +189,7 @@ const connection = new Connection((event, data) => {
       past.leave();
     }
     store.snapshot(data);
-    [payloads, topics].forEach((part) => part.refresh());
+    [payloads, topics, fleet].forEach((part) => part.refresh());
     if (store.lastSeq === 0) log.again();
     else load(store, `logs?after=${store.lastSeq}&level=trace&limit=200`);
   } else if (event === "patch") store.patch(data);
