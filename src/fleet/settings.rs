@@ -10,10 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::limits::Limits;
 use super::slurm::SlurmSettings;
 use crate::duration::{parse_duration, parse_positive_duration};
-use crate::work::{Resources, check_labels};
-
-/// The label that the nodes of a group have, with the name of the group.
-pub(crate) const GROUP_LABEL: &str = "fleet";
+use crate::work::{GROUP_LABEL, Resources, check_labels};
 
 /// Longest name of a group, which is part of the names of jobs, Pods and nodes.
 const LONGEST_NAME: usize = 20;

@@ -6,6 +6,9 @@ use super::protocol::NodeCard;
 use crate::duration::write_duration;
 use crate::work::{Demand, Resources};
 
+/// Number of nodes that a reason names.
+const NAMED: usize = 4;
+
 /// A node that may be chosen.
 pub(super) struct Candidate<'a> {
     pub(super) card: &'a NodeCard,
@@ -77,15 +80,26 @@ pub(super) fn choose(nodes: &[Candidate<'_>], demand: &Demand) -> Result<u64, St
         return Ok(node.card.id);
     }
     if meant.iter().all(|node| node.is_leaving) {
-        let leaving: String = meant.iter().map(|node| format!("; {}", node.why_not(demand))).collect();
+        let leaving = match meant.is_empty() {
+            true => String::new(),
+            false => format!("; {}", reasons(&meant, demand)),
+        };
         return Err(format!(
             "waits for {}, which has not joined: start it with `node --join HOST:PORT{}`{leaving}",
             selector.describe(),
             selector.arguments()
         ));
     }
-    let why: Vec<_> = meant.iter().map(|node| node.why_not(demand)).collect();
-    Err(format!("waits for {} with room for {needs}: {}", selector.describe(), why.join("; ")))
+    Err(format!("waits for {} with room for {needs}: {}", selector.describe(), reasons(&meant, demand)))
+}
+
+/// Returns why these nodes are not chosen; of many nodes, only the first ones are named.
+fn reasons(nodes: &[&Candidate<'_>], demand: &Demand) -> String {
+    let mut reasons: Vec<_> = nodes.iter().take(NAMED).map(|node| node.why_not(demand)).collect();
+    if nodes.len() > NAMED {
+        reasons.push(format!("and {} more nodes", nodes.len() - NAMED));
+    }
+    reasons.join("; ")
 }
 
 /// Returns the used share of the node's scarcest resource.

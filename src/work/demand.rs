@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::policy::{Resources, Selector};
 
+/// Label of the nodes of a fleet, with the name of their group.
+pub(crate) const GROUP_LABEL: &str = "fleet";
+
 /// What a Work needs of a node. Works with equal demand wait for the same nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Demand {

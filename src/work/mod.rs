@@ -105,7 +105,7 @@ pub use self::dead_letters::{DeadLetter, DeadLetterReason, DeadLetterSender};
 pub(crate) use self::dead_letters::{DeadLetters, HookThread, OnDeadLetter};
 pub use self::deferred::{Deferred, ReplySender};
 #[cfg(feature = "remote")]
-pub(crate) use self::demand::{Demand, NodeRoom};
+pub(crate) use self::demand::{Demand, GROUP_LABEL, NodeRoom};
 pub use self::end::{End, EndKind};
 pub use self::fencing_token::FencingToken;
 pub use self::found::FindError;

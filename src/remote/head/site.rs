@@ -22,8 +22,8 @@ use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
-    BadNode, Claim, Failure, FreeGpus, HostEvent, Published, Reason, Report, Resources, TopicRoutes,
-    WaitOrder, WaitReport, WaitsElsewhere, check_labels, check_node_name,
+    BadNode, Claim, Failure, FreeGpus, GROUP_LABEL, HostEvent, Published, Reason, Report, Resources,
+    TopicRoutes, WaitOrder, WaitReport, WaitsElsewhere, check_labels, check_node_name,
 };
 
 /// Longest pause between checks of the process of an unreachable node.
@@ -97,7 +97,9 @@ impl Head {
         };
         let labels: String =
             link.peer().labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
-        let back = match self.joining() {
+        // A node that an engine has started is replaced by its fleet.
+        let is_of_fleet = link.peer().labels.contains_key(GROUP_LABEL);
+        let back = match self.joining().filter(|_| !is_of_fleet) {
             Some(endpoint) => {
                 format!("; to bring it back: `node --join {endpoint} --name {name}{labels}` on its machine")
             }
