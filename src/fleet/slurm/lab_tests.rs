@@ -272,7 +272,7 @@ async fn lost_and_drained_machines_are_listed() {
     let ListedStage::Running { at } = running(&engine, &keys[0]).await.stage else { unreachable!() };
     lab.slurm("scontrol", &["update", "NodeName=n[1-3]", "State=DRAIN", "Reason=test"]);
     submit(&engine, &lab.request(UNTIL_TOLD), &keys[1..]).await;
-    let waits = |stage: &ListedStage| matches!(stage, ListedStage::Queued { why } if why != "None");
+    let waits = |stage: &ListedStage| matches!(stage, ListedStage::Queued { why } if why != "PENDING");
     let waiting = listed(&engine, &keys[1], waits).await;
     lab.run("stop", &[&at]);
     let (end, words) = ended(&engine, &keys[0]).await;

@@ -114,6 +114,10 @@ impl Row<'_> {
             ListedStage::Ended { end, words }
         };
         match state {
+            // It has not been tried to be scheduled yet.
+            "PENDING" if ["", "None", "(null)"].contains(&self.reason) => {
+                ListedStage::Queued { why: state.to_owned() }
+            }
             "PENDING" => ListedStage::Queued { why: self.reason.to_owned() },
             "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "RESV_DEL_HOLD"
             | "SPECIAL_EXIT" => ListedStage::Queued { why: state.to_owned() },
@@ -207,6 +211,7 @@ mod tests {
         let running = ListedStage::Running { at: "n[1-2]".to_owned() };
         let ended = |end, words: &str| ListedStage::Ended { end, words: words.to_owned() };
         assert_eq!(stage_of("PENDING", "Resources"), queued("Resources"));
+        assert_eq!(stage_of("PENDING", "None"), queued("PENDING"));
         for state in ["CONFIGURING", "REQUEUED", "REQUEUE_HOLD"] {
             assert_eq!(stage_of(state, "None"), queued(state));
         }
