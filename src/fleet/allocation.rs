@@ -88,6 +88,8 @@ pub(super) struct Allocation {
     pub(super) end_told: Option<Duration>,
     /// True if its end is no failure, since it was wanted.
     pub(super) is_end_wanted: bool,
+    /// True if an earlier head has requested it: its node may have Works, which return with it.
+    pub(super) is_adopted: bool,
 }
 
 impl Allocation {
@@ -110,12 +112,13 @@ impl Allocation {
             idle: Duration::ZERO,
             end_told: None,
             is_end_wanted: false,
+            is_adopted: false,
         }
     }
 
     /// An allocation that was requested by an earlier head, or whose request was given up as lost.
     pub(super) fn adopted(now: Duration) -> Self {
-        Self { stage: Stage::Unknown, answered: Some(now), ..Self::new(now) }
+        Self { stage: Stage::Unknown, answered: Some(now), is_adopted: true, ..Self::new(now) }
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: Duration) {

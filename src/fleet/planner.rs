@@ -622,6 +622,8 @@ impl Group {
             let unneeded = allocation.unneeded_since.map(|since| now.saturating_sub(since));
             let is_surplus =
                 unneeded.is_some_and(|unneeded| unneeded >= self.limits.idle) && usable > self.limits.least;
+            // Its node may be on its way back, with Works that make no demand until then.
+            let may_return = allocation.is_adopted && allocation.stage == Stage::Starting;
             let is_late = |at: Duration| now + self.limits.drain >= at;
             match allocation.stage {
                 Stage::Joined if allocation.ends_at.is_some_and(is_late) => {
@@ -636,7 +638,7 @@ impl Group {
                     let why = "nothing has needed it for a while".to_owned();
                     actions.push(PlanAction::Drain { key: key.clone(), why, if_idle: true });
                 }
-                Stage::Queued | Stage::Starting if is_surplus => {
+                Stage::Queued | Stage::Starting if is_surplus && !may_return => {
                     usable -= 1;
                     allocation.is_end_wanted = true;
                     allocation.enter(Stage::Ending, now);

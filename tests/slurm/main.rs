@@ -48,18 +48,21 @@ impl Cluster {
 
     /// Starts a program of this binary as a head, with one group of nodes.
     fn head(&self, program: &str, settings: &str) -> Process {
+        self.head_at(program, settings, &["--listen", "0.0.0.0:0"])
+    }
+
+    fn head_at(&self, program: &str, settings: &str, arguments: &[&str]) -> Process {
         let directory = self.directory.display();
         let config = self.directory.join("app.toml");
         let text = format!(
             "[fleet.low]\nengine = \"slurm\"\npartition = \"low\"\ncommands = \"{directory}/commands\"\n\
              directory = \"{directory}/shared\"\nbrings = {{ cpus = 1, memory_mib = 256 }}\ntime = \"10m\"\ndrain = \"10s\"\n\
-             without_head = \"{}s\"\n{settings}\n",
-            WITHOUT_HEAD.as_secs()
+             {settings}\n"
         );
         fs::write(&config, text).expect("the directory is there");
         let mut command =
             Command::new(std::env::current_exe().expect("the path of the test binary is known"));
-        command.env(VARIABLE, program).args(["--open-ui=false", "--port", "0", "--listen", "0.0.0.0:0"]);
+        command.env(VARIABLE, program).args(["--open-ui=false", "--port", "0"]).args(arguments);
         command.arg("--config").arg(config).arg("--token-file").arg(self.directory.join("token"));
         Process::start(command)
     }
@@ -148,7 +151,7 @@ fn work_that_waits_gets_a_job_that_ends_when_idle() {
 /// All jobs end soon after their head was killed, those that wait for a machine as well.
 fn head_that_is_killed_leaves_no_job() {
     let cluster = Cluster::start("killed");
-    let mut head = cluster.head("chatter", "nodes = \"2..2\"");
+    let mut head = cluster.head("chatter", "nodes = \"2..2\"\nwithout_head = \"3s\"");
     cluster.wait_for_jobs("RUNNING", 2);
     head.expect("has joined");
     head.expect_again("has joined");
@@ -175,6 +178,33 @@ fn cancelled_job_moves_its_work() {
     assert_eq!(cluster.jobs("RUNNING,PENDING"), Vec::<String>::new(), "the head has ended its jobs");
 }
 
+/// A head with a journal that is started again takes its job over, with the Work that goes on there, and requests no
+/// other one, also if nodes leave soon when they are idle.
+fn head_started_again_takes_its_job_over() {
+    let cluster = Cluster::start("again");
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    drop(listener);
+    let journal = cluster.directory.join("journal").display().to_string();
+    let arguments = ["--listen", &address, "--journal", &journal];
+    let settings = "nodes = \"0..1\"\nidle = \"1s\"\nwithout_head = \"60s\"";
+    let mut head = cluster.head_at("chatter", settings, &arguments);
+    head.expect("`a` has life 1, after 0 stops, attempt 1");
+    let jobs = cluster.wait_for_jobs("RUNNING", 1);
+    head.signal("KILL");
+    head.end();
+    let mut again = cluster.head_at("chatter", settings, &arguments);
+    again.expect("has joined");
+    // Several times as long as a node is idle before it leaves.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(cluster.jobs("all"), jobs, "it runs, and no other was requested");
+    again.signal("TERM");
+    let (code, lines) = again.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    let moved = |line: &&String| line.contains("`a` has life 2");
+    assert_eq!(lines.iter().find(moved), None, "{lines:#?}");
+}
+
 fn main() -> ExitCode {
     // Nodes have no variable: Flowright's own are not handed on to jobs.
     if let Ok(program) = std::env::var(VARIABLE) {
@@ -183,10 +213,11 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|word| word == "node") {
         return suite("node");
     }
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 4] = [
         ("work_that_waits_gets_a_job_that_ends_when_idle", work_that_waits_gets_a_job_that_ends_when_idle),
         ("head_that_is_killed_leaves_no_job", head_that_is_killed_leaves_no_job),
         ("cancelled_job_moves_its_work", cancelled_job_moves_its_work),
+        ("head_started_again_takes_its_job_over", head_started_again_takes_its_job_over),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {

@@ -102,6 +102,19 @@ fn first_list_comes_before_the_first_request() {
     assert_eq!(planner.views(2 * S)[0].allocations[0].stage, "starting");
 }
 
+/// A node of an earlier head may have Works, which make no demand: it has the time to return that nodes have to join.
+#[test]
+fn running_allocation_of_an_earlier_head_may_return() {
+    let mut planner = Planner::new([("a".to_owned(), Limits { idle: S, ..limits(1) })], 7);
+    let key = Key::new("a", 99);
+    list(&mut planner, 2 * S, vec![running(&key)]);
+    assert!(planner.plan(2 * S, &BTreeMap::new(), &[]).is_empty());
+    let actions = planner.plan(60 * S, &BTreeMap::new(), &[]);
+    assert!(actions.is_empty(), "{actions:?}");
+    let actions = planner.plan(183 * S, &BTreeMap::new(), &[]);
+    assert!(matches!(&actions[..], [PlanAction::End { keys, .. }, ..] if *keys == [key]), "{actions:?}");
+}
+
 /// Allocations of a group that is not configured any more are ended.
 #[test]
 fn allocations_of_unknown_groups_are_ended() {
