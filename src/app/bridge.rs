@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config::Config;
 use super::error::AppError;
@@ -15,6 +16,19 @@ use crate::transport::{Limits, TransportError};
 use crate::work::{Placement, WorkType};
 
 impl Config {
+    /// Returns the limits for other processes, as far as the limit on open files permits them.
+    pub(super) fn limits(&self) -> Limits {
+        let default = Limits::default();
+        let most = |given: Option<u32>, default: usize| given.map_or(default, |most| most as usize).max(4);
+        Limits {
+            max_frame: self.session_settings().max_frame,
+            connections: descriptors::share(most(self.max_connections, default.connections), 4),
+            // Limits unfinished handshakes, so that peers that never finish theirs leave descriptors for others.
+            handshakes: descriptors::share(most(self.max_handshakes, default.handshakes), 12),
+            handshake: self.handshake.unwrap_or(default.handshake).max(Duration::from_millis(1)),
+        }
+    }
+
     /// Refuses placements on nodes when no node can join.
     pub(super) fn check_nodes(&self) -> Result<(), AppError> {
         if self.listen.is_some() {
@@ -56,13 +70,7 @@ impl App {
         Ok(BridgeOptions {
             program: Program { name, version, works: works.collect() },
             security: self.config.security()?,
-            limits: Limits {
-                max_frame: settings.max_frame,
-                connections: descriptors::share(Limits::default().connections, 4),
-                // Limits unfinished handshakes, so that peers that never finish theirs leave descriptors for others.
-                handshakes: descriptors::share(Limits::default().handshakes, 12),
-                ..Limits::default()
-            },
+            limits: self.config.limits(),
             settings,
             epoch: 0,
         })

@@ -62,6 +62,9 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// tls_ca = "certs/ca.pem"
 /// heartbeat_ms = 1000
 /// node_grace_ms = 10000
+/// max_connections = 1024
+/// max_handshakes = 256
+/// handshake_ms = 5000
 /// payload_memory_mib = 4096
 /// payload_disk_mib = 100000
 /// payload_dir = "/var/tmp"
@@ -125,6 +128,13 @@ pub struct Config {
     #[cfg(feature = "remote")]
     #[serde(rename = "node_grace_ms", default, deserialize_with = "milliseconds")]
     pub(crate) node_grace: Option<Duration>,
+    #[cfg(feature = "remote")]
+    pub(crate) max_connections: Option<u32>,
+    #[cfg(feature = "remote")]
+    pub(crate) max_handshakes: Option<u32>,
+    #[cfg(feature = "remote")]
+    #[serde(rename = "handshake_ms", default, deserialize_with = "milliseconds")]
+    pub(crate) handshake: Option<Duration>,
     pub(crate) payload_memory_mib: Option<u64>,
     pub(crate) payload_disk_mib: Option<u64>,
     pub(crate) payload_dir: Option<PathBuf>,
@@ -240,6 +250,29 @@ impl Config {
         self
     }
 
+    /// Sets the limit on connections of other processes to this one; 1,024 by default, and at least 4. A limit on open files
+    /// may permit fewer: a quarter of them is for connections.
+    #[cfg(feature = "remote")]
+    pub fn max_connections(mut self, most: u32) -> Self {
+        self.max_connections = Some(most);
+        self
+    }
+
+    /// Sets the limit on handshakes in progress, beyond which the oldest one is given up; 256 by default, and at least 4. A
+    /// limit on open files may permit fewer: a twelfth of them is for handshakes.
+    #[cfg(feature = "remote")]
+    pub fn max_handshakes(mut self, most: u32) -> Self {
+        self.max_handshakes = Some(most);
+        self
+    }
+
+    /// Sets the time limit for a handshake; 5 seconds by default.
+    #[cfg(feature = "remote")]
+    pub fn handshake(mut self, time: Duration) -> Self {
+        self.handshake = Some(time);
+        self
+    }
+
     /// Sets the memory budget for payload values in each process, in MiB; a quarter of the machine's memory by default.
     /// Each App in a process has a budget of its own.
     pub fn payload_memory_mib(mut self, mib: u64) -> Self {
@@ -341,6 +374,12 @@ impl Config {
             heartbeat: self.heartbeat.or(other.heartbeat),
             #[cfg(feature = "remote")]
             node_grace: self.node_grace.or(other.node_grace),
+            #[cfg(feature = "remote")]
+            max_connections: self.max_connections.or(other.max_connections),
+            #[cfg(feature = "remote")]
+            max_handshakes: self.max_handshakes.or(other.max_handshakes),
+            #[cfg(feature = "remote")]
+            handshake: self.handshake.or(other.handshake),
             payload_memory_mib: self.payload_memory_mib.or(other.payload_memory_mib),
             payload_disk_mib: self.payload_disk_mib.or(other.payload_disk_mib),
             payload_dir: self.payload_dir.or(other.payload_dir),
@@ -632,5 +671,20 @@ mod tests {
         let second = Config { port: Some(2), grace: Some(Duration::from_secs(3)), ..Config::default() };
         let both = first.or(second);
         assert_eq!((both.port, both.grace), (Some(1), Some(Duration::from_secs(3))));
+    }
+
+    #[cfg(feature = "remote")]
+    #[test]
+    fn limits_for_peers_are_configurable_and_never_too_small_to_work() {
+        let read = |text: &str| toml::from_str::<Config>(text).unwrap().limits();
+        let limits = read("max_connections = 12\nmax_handshakes = 7\nhandshake_ms = 1500");
+        assert_eq!((limits.connections, limits.handshakes), (12, 7));
+        assert_eq!(limits.handshake, Duration::from_millis(1500));
+        let least = read("max_connections = 0\nmax_handshakes = 1");
+        assert_eq!((least.connections, least.handshakes), (4, 4));
+        let default = Config::default().limits();
+        assert!(default.connections <= 1024 && default.handshakes <= 256);
+        let overridden = Config::new().max_connections(20).or(Config::new().max_connections(30)).limits();
+        assert_eq!(overridden.connections, 20);
     }
 }

@@ -168,6 +168,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE", requires = "fleet")]
     fleet_set: Vec<String>,
 
+    #[cfg(feature = "remote")]
+    /// The limit on connections of other processes, as far as the limit on open files permits [default: 1024]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(4..))]
+    max_connections: Option<u32>,
+
+    #[cfg(feature = "remote")]
+    /// The limit on handshakes in progress, as far as the limit on open files permits [default: 256]
+    #[arg(long, value_name = "HANDSHAKES", value_parser = clap::value_parser!(u32).range(4..))]
+    max_handshakes: Option<u32>,
+
     /// The number of GPUs that Works may reserve on this machine [default: all]
     #[arg(long)]
     gpus: Option<u32>,
@@ -256,6 +266,10 @@ impl Args {
             listen: self.listen.clone(),
             #[cfg(feature = "remote")]
             advertise: self.advertise.clone(),
+            #[cfg(feature = "remote")]
+            max_connections: self.max_connections,
+            #[cfg(feature = "remote")]
+            max_handshakes: self.max_handshakes,
             gpus: self.gpus,
             #[cfg(feature = "remote")]
             token_file: self.token_file.clone(),

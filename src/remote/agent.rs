@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
+use super::backoff::jitter;
 use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
 use super::incarnation_log::IncarnationLog;
 use super::lifetime::Lifetime;
@@ -450,6 +451,7 @@ impl Agent {
     pub(super) async fn send_load_reports(self: Arc<Self>) {
         let mut told = recorder::Carried::default();
         let mut told_topics = Vec::new();
+        let mut interval = jitter(REPORT_INTERVAL);
         let head = self.head.link();
         while head.room().await {
             let topics = self.topics.reports();
@@ -468,7 +470,8 @@ impl Agent {
             };
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             head.control(&Control::LoadReport { load_report: LoadReport::of(&self.runtime), round_trip_us });
-            sleep(REPORT_INTERVAL).await;
+            // All nodes of a head that was started again begin at the same moment.
+            sleep(std::mem::replace(&mut interval, REPORT_INTERVAL)).await;
         }
     }
 

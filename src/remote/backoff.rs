@@ -57,7 +57,7 @@ impl Backoff {
     pub(super) fn failed_within(&mut self, longest: Duration) -> Duration {
         let pause = self.next.min(longest);
         self.next = pause.saturating_mul(2).min(longest);
-        jittered(pause, random())
+        jitter(pause)
     }
 
     /// Records that a connection ended after `time`. Returns the wait before the next attempt if `time` was too short
@@ -69,6 +69,12 @@ impl Backoff {
         }
         Some(self.failed())
     }
+}
+
+/// Returns a random duration between half and all of `pause`, so that processes that begin to wait at the same moment do not
+/// all end their waits at the same moment.
+pub(super) fn jitter(pause: Duration) -> Duration {
+    jittered(pause, random())
 }
 
 /// Returns a duration between half and all of `pause`, chosen by 16 random bits.

@@ -38,7 +38,7 @@ fn ends(node: Process, since: Instant) -> Duration {
     let (code, lines) = node.end();
     let took = since.elapsed();
     assert_eq!(code, Some(0), "{lines:#?}");
-    let last = lines.iter().find(|line| line.contains("This node ends: it has had no head for 3s"));
+    let last = lines.iter().find(|line| line.contains("This node ends: it has had no head for "));
     assert!(last.is_some_and(|line| line.contains("--without-head")), "{lines:#?}");
     took
 }
@@ -70,11 +70,13 @@ fn node_that_finds_no_head_ends_in_time() {
     assert!(took >= LIMIT && took <= LIMIT + LATE, "{took:?}");
 }
 
-/// The node is there for longer than the limit after the first loss, and ends in time after the second one.
+/// The node is there for longer than the limit after the first loss, and ends in time after the second one. The limit is
+/// longer than a head takes to start on a busy machine.
 fn node_with_a_restarted_head_counts_anew() {
+    const LIMIT: Duration = Duration::from_secs(15);
     let address = free_address();
     let mut first = head(&address, &[]);
-    let mut node = Process::node_with(&address, "n", &WITHOUT_HEAD);
+    let mut node = Process::node_with(&address, "n", &["--without-head", "15s"]);
     first.expect("node `n` has joined");
     let lost = kill(first);
     let mut second = head(&address, &[]);

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
 
+use super::super::backoff::jitter;
 use super::super::bridge::{Bridge, DialError};
 use super::super::protocol::Role;
 use super::protocol::{Action, DriveRequest, Part, not_understood, parts, request};
@@ -90,7 +91,7 @@ impl Patience {
         if self.since.elapsed() >= grace {
             return Err(StoreError::Unreachable(format!("{why}; gave up after {grace:?}")));
         }
-        tokio::time::sleep(self.pause).await;
+        tokio::time::sleep(jitter(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::backoff::jitter;
 use super::super::bridge::Bridge;
 use super::super::protocol::Source;
 use super::ask::NotGiven;
@@ -68,7 +69,7 @@ impl Sources {
                 if self.candidates.first().is_none() {
                     return self.ask_the_head().await;
                 }
-                tokio::time::sleep(self.pause).await;
+                tokio::time::sleep(jitter(self.pause)).await;
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 Ok(())
             }
