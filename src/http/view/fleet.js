@@ -10,6 +10,7 @@ const SHOWN = 200; // Allocations of each group.
 export class Fleet {
   #items = [];
   #asked = 0;
+  #told = 0;
   #timer = null;
   #body = el("tbody", {});
 
@@ -26,6 +27,7 @@ export class Fleet {
       this.#asked = Date.now();
       try {
         this.#items = (await get("fleet")).items ?? [];
+        this.#told = Date.now();
       } catch {
         // What is shown is that of the last answer, as after the loss of the connection.
       }
@@ -37,7 +39,7 @@ export class Fleet {
   draw() {
     hide(byId("fleet"), this.#items.length === 0);
     text(byId("fleet-facts"), plural(this.#items.length, "group"));
-    list(this.#body, this.#items.flatMap(rows), (item) => item.key, make, (row, item) => {
+    list(this.#body, this.#items.flatMap((group) => rows(group, (Date.now() - this.#told) / 1000)), (item) => item.key, make, (row, item) => {
       text(row.name, item.name);
       text(row.stage, item.stage);
       text(row.since, item.since);
@@ -50,8 +52,8 @@ export class Fleet {
   }
 }
 
-/** Returns the rows of a group: its own, and those of its allocations. */
-function rows(group) {
+/** Returns the rows of a group: its own, and those of its allocations, `age` seconds after the answer. */
+function rows(group, age) {
   const works = group.allocations.reduce((sum, each) => sum + each.works, 0);
   const idle = group.idle_seconds >= 1 ? `${span(group.idle_seconds)} without Works in all` : "";
   const stage = group.paused ? "paused" : group.problem ? "failing" : "";
@@ -60,8 +62,8 @@ function rows(group) {
     stage, since: "", works, id: "", at: "", ends: "", why: group.paused ?? group.problem ?? idle,
   };
   const each = group.allocations.slice(0, SHOWN).map((item) => ({
-    key: item.name, name: item.name, isGroup: false, stage: item.stage, since: span(item.seconds), works: item.works, id: item.id ?? "", at: item.at ?? "",
-    ends: item.ends_in === null ? "" : span(item.ends_in), why: item.reason ?? "",
+    key: item.name, name: item.name, isGroup: false, stage: item.stage, since: span(item.seconds + age), works: item.works, id: item.id ?? "", at: item.at ?? "",
+    ends: item.ends_in === null ? "" : span(item.ends_in - age), why: item.reason ?? "",
   }));
   return [own, ...each];
 }
