@@ -17,6 +17,9 @@ pub(super) const PROVED: Duration = Duration::from_secs(60);
 const PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(60), Duration::from_secs(5 * 60), Duration::from_secs(15 * 60)];
 
+/// Longest part of an output that explains a strike, in characters: each Work that waits shows it.
+const LONGEST: usize = 1000;
+
 /// Number of strikes at which a group is paused.
 const LIMIT: u32 = 3;
 
@@ -78,10 +81,12 @@ impl Breaker {
         &self.why
     }
 
-    /// Adds what is learnt about the last strike afterwards.
+    /// Adds what is learnt about the last strike afterwards; of much text, the end.
     pub(super) fn explain(&mut self, words: &str) {
         if self.strikes > 0 {
-            self.why = format!("{}: {words}", self.why);
+            let skipped = words.chars().count().saturating_sub(LONGEST);
+            let end: String = words.chars().skip(skipped).collect();
+            self.why = format!("{}: {}{end}", self.why, if skipped > 0 { "…" } else { "" });
         }
     }
 }

@@ -24,7 +24,7 @@ use super::engine::{AllocationEnd, EngineError, Listed, ListedStage};
 use super::key::Key;
 use super::limits::Limits;
 use super::packing::{Bin, fitting, free};
-use crate::work::{Demand, NodeRoom, Resources};
+use crate::work::{Demand, GROUP_LABEL, NodeRoom, Resources};
 
 /// Time that a node gets to leave beyond the time to drain.
 const SLACK: Duration = Duration::from_secs(60);
@@ -330,7 +330,7 @@ impl Planner {
     fn observe(&mut self, now: Duration, nodes: &[NodeRoom]) {
         let mut present = HashSet::new();
         for node in nodes {
-            let Ok(key) = node.name.parse::<Key>() else { continue };
+            let Some(key) = key_of(node) else { continue };
             let Some(group) = self.groups.get_mut(key.group()) else { continue };
             let allocation = group.allocations.entry(key.clone()).or_insert_with(|| Allocation::adopted(now));
             allocation.node_is_here(node, now);
@@ -357,7 +357,7 @@ impl Planner {
         let (needed, left) = {
             let mut bins: Vec<(Bin<'_>, Option<Key>)> = Vec::new();
             for node in nodes.iter().filter(|node| !node.is_leaving) {
-                let key = node.name.parse::<Key>().ok();
+                let key = key_of(node);
                 let group = key.as_ref().and_then(|key| self.groups.get(key.group()));
                 let of_fleet = group.zip(key.as_ref());
                 let allocation = of_fleet.and_then(|(group, key)| group.allocations.get(key));
@@ -498,6 +498,12 @@ impl Planner {
         };
         Some(self.order.iter().map(of).collect::<Vec<_>>().join("; "))
     }
+}
+
+/// Returns the key of a node's allocation, if the node is one of a fleet and not one with such a name by chance.
+fn key_of(node: &NodeRoom) -> Option<Key> {
+    let key: Key = node.name.parse().ok()?;
+    (node.labels.get(GROUP_LABEL).map(String::as_str) == Some(key.group())).then_some(key)
 }
 
 impl Group {

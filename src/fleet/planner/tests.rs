@@ -151,6 +151,17 @@ fn idle_node_is_drained() {
     }
 }
 
+/// A node that somebody has started by hand is not sent away, whatever its name.
+#[test]
+fn node_without_the_label_of_a_group_is_left_alone() {
+    let mut planner = planner(limits(3));
+    let mut by_hand = node(&Key::new("a", 1), Resources::default(), 0);
+    by_hand.labels.clear();
+    assert!(planner.plan(2 * S, &BTreeMap::new(), &[by_hand.clone()]).is_empty());
+    assert!(planner.plan(9999 * S, &BTreeMap::new(), &[by_hand]).is_empty());
+    assert!(planner.views(9999 * S)[0].allocations.is_empty());
+}
+
 /// A node leaves before the time limit of its allocation, also if the engine has changed it.
 #[test]
 fn node_leaves_before_the_time_limit() {
