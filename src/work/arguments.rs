@@ -125,7 +125,9 @@ impl<W: Work> WorkContext<W> {
     ///     }
     /// }
     /// # let app = TestApp::start_app(App::of_work(Train::default).args(&TrainArgs { rate: 0.5 })?);
-    /// # let _: f64 = app.wait_for_state("work.rate", |rate: &f64| *rate == 0.5);
+    /// # let exit = app.wait_for_exit(); // the only Work ends the App
+    /// # assert_eq!(exit.state.get("work.rate").expect("it has run").decode::<f64>()?, 0.5);
+    /// # exit.result?;
     /// # Ok::<_, flowright::Error>(())
     /// ```
     ///

@@ -1,12 +1,14 @@
 //! The demand of Works for nodes, and the room that nodes have.
 
 use std::cmp::Ordering;
+#[cfg(feature = "remote")]
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::policy::{Resources, Selector};
 
 /// Label of the nodes of a fleet, with the name of their group.
+#[cfg(feature = "remote")]
 pub(crate) const GROUP_LABEL: &str = "fleet";
 
 /// What a Work needs of a node. Works with equal demand wait for the same nodes.
@@ -36,6 +38,7 @@ impl PartialOrd for Demand {
 }
 
 /// A node and its room for Works.
+#[cfg(feature = "remote")]
 #[derive(Debug, Clone)]
 pub(crate) struct NodeRoom {
     pub(crate) name: String,

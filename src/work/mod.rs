@@ -28,7 +28,6 @@ mod context;
 mod cycles;
 mod dead_letters;
 mod deferred;
-#[cfg(feature = "remote")]
 mod demand;
 mod end;
 mod envelope;
@@ -104,8 +103,9 @@ pub(crate) use self::dead_letters::{
 pub use self::dead_letters::{DeadLetter, DeadLetterReason, DeadLetterSender};
 pub(crate) use self::dead_letters::{DeadLetters, HookThread, OnDeadLetter};
 pub use self::deferred::{Deferred, ReplySender};
+pub(crate) use self::demand::Demand;
 #[cfg(feature = "remote")]
-pub(crate) use self::demand::{Demand, GROUP_LABEL, NodeRoom};
+pub(crate) use self::demand::{GROUP_LABEL, NodeRoom};
 pub use self::end::{End, EndKind};
 pub use self::fencing_token::FencingToken;
 pub use self::found::FindError;

@@ -81,6 +81,7 @@ impl Selector {
     }
 
     /// Returns true if the node is selected by its name.
+    #[cfg(feature = "remote")]
     pub(crate) fn is_name(&self) -> bool {
         self.text != "*" && !self.text.contains('=')
     }

@@ -13,6 +13,7 @@ use super::super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
 use super::super::drives::{DriveRequest, Part, hear, serve_drive};
 use super::super::head::{Head, HeadOptions};
 use super::super::inbox::Inbox;
+use super::super::lifetime::Lifetime;
 use super::super::link::{Inbound, Link};
 use super::super::process::ProcessCommand;
 use super::super::protocol::{Control, Location, NodeCard, Packet, Program, Role};
@@ -157,7 +158,7 @@ pub async fn node_says(data: &[u8]) {
     let mailbox = what.mailbox.clone();
     mailbox.open();
     let any = "n".parse::<Placement>().expect("a placement");
-    assert!(head.launch(&any, Resources::default(), what).is_ok(), "the node can host it");
+    assert!(head.launch(&any, Resources::default(), None, what).is_ok(), "the node can host it");
     let own = kind.mailbox(8);
     own.open();
     directory.remember(&ActorPath::from("b"), &own);
@@ -199,7 +200,8 @@ impl Hosting {
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
         let kinds = Kinds::from([("Lab", WorkType::of::<Lab>())]);
-        let agent = Agent::new(runtime, kinds, 1, false, bridge.clone(), head.clone());
+        let lifetime = Arc::new(Lifetime::new(std::time::Instant::now(), None, None));
+        let agent = Agent::new(runtime, kinds, (1, lifetime), false, bridge.clone(), head.clone());
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();

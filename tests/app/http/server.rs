@@ -75,7 +75,7 @@ fn the_document_describes_every_route() {
     let document = served.get("/api/v1/openapi.json");
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 29, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 35, "{:?}", paths.keys());
     for (path, item) in paths {
         // Every path of the document exists: its answer is not the one for an unknown route.
         let address = path.replace("{path}", "dials.0").replace("{message}", "Turn");
@@ -87,8 +87,10 @@ fn the_document_describes_every_route() {
             None => get(served.address, &address),
         };
         assert!(!answer.body.contains("there is nothing at this address"), "{path}: {answer:?}");
-        // This App has no journal, and no service.
-        let is_absent = path == "/api/v1/history" || path.starts_with("/api/v1/services/");
+        // This App has no journal, no service and no fleet.
+        let is_absent = path == "/api/v1/history"
+            || path.starts_with("/api/v1/services/")
+            || path.starts_with("/api/v1/fleet/");
         assert_eq!(answer.status == 404, is_absent, "{path}: {answer:?}");
         for operation in item.as_object().unwrap().values() {
             let described = operation["responses"].get(answer.status.to_string());
