@@ -107,11 +107,15 @@ fn node_that_is_killed_is_replaced() {
 fn node_leaves_before_the_time_limit() {
     let app = start(json!({ "time": "8s", "drain": "5s", "nodes": "0..2" }), chatter);
     let first = process_of_a(&app, 0);
-    let a: Lab = app.wait_for_state("a", |a: &Lab| a.process != first && a.lives == 2);
-    assert_eq!(a.stopped, 1, "it was stopped in good order");
+    // On a busy machine, the second node may have left as well.
+    let a: Lab = app.wait_for_state("a", |a: &Lab| a.process != first && a.lives >= 2);
+    assert!(a.stopped + 1 >= a.lives, "it was stopped in good order: {a:?}");
     until("the end of the first node", || has_ended(first));
-    let status = app.status().works["a"].status.clone();
-    assert_eq!((status.attempt, status.message), (1, None));
+    app.wait_for_work("a", |work| {
+        let status = &work.status;
+        assert!(status.attempt <= 1, "moving is no failure: {status:?}");
+        status.stage == Stage::Running && status.message.is_none()
+    });
     app.stop().result.expect("it stops");
 }
 
