@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::work::{Demand, ReadyQueue};
 
-/// What Works wait for, and what the fleet says to that.
+/// The demand of waiting Works, and the reasons that the fleet gives for their waiting.
 #[derive(Default)]
 pub(super) struct DemandBoard {
     demand: Mutex<BTreeMap<Demand, usize>>,

@@ -56,7 +56,7 @@ pub(crate) struct Request {
     /// The command that joins the App, without the name of the node: `PROGRAM node --join HOST:PORT …`. The engine adds
     /// `--name KEY`.
     pub(crate) command: NodeCommand,
-    /// What the node brings. Zero means that the engine's default holds.
+    /// Resources that the node brings. Zero means that the engine's default holds.
     pub(crate) brings: Resources,
     /// The time limit of the allocation; `None` for the engine's default.
     pub(crate) time: Option<Duration>,

@@ -8,7 +8,7 @@ use crate::work::Resources;
 /// The settings of a group, without those of its engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// What a node of the group brings.
+    /// Resources that a node of the group brings.
     pub(crate) brings: Resources,
     /// The labels of its nodes, that of the group included.
     pub(crate) labels: BTreeMap<String, String>,

@@ -85,7 +85,7 @@ struct Requests {
     request: Request,
 }
 
-/// What people ask of a fleet.
+/// A command of people for a fleet.
 enum Order {
     Pause { group: String, done: oneshot::Sender<bool> },
     Resume { group: String, done: oneshot::Sender<bool> },
@@ -157,7 +157,7 @@ impl Fleet {
     }
 }
 
-/// What an engine has answered.
+/// An answer of an engine.
 enum Answer {
     Submitted(Vec<(Key, Result<(), EngineError>)>),
     Listed { list: usize, asked: Duration, answer: Result<Vec<Listed>, EngineError> },

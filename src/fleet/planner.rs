@@ -38,7 +38,7 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(30);
 /// Number of lists without an allocation after which it has ended.
 const UNSEEN: u32 = 2;
 
-/// What is to be done.
+/// An action that the planner has decided on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PlanAction {
     /// Request one allocation for each key. Answered by [`Planner::answered`].
@@ -89,9 +89,9 @@ struct Counts {
     all: usize,
     usable: usize,
     waiting: usize,
-    /// Those that are usable and have not lived for long enough to count as working.
+    /// Usable allocations that have not lived for long enough to count as working.
     unproved: usize,
-    /// Those among them that are to be requested now.
+    /// Allocations among them that are to be requested now.
     new: usize,
 }
 
@@ -103,7 +103,7 @@ impl Counts {
     }
 }
 
-/// What is shown of a group.
+/// A group as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GroupView {
     pub(crate) name: String,
@@ -133,7 +133,7 @@ impl GroupView {
     }
 }
 
-/// What is shown of an allocation.
+/// An allocation as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AllocationView {
     pub(crate) key: String,

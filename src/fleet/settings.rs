@@ -83,7 +83,7 @@ impl EngineSettings {
     }
 }
 
-/// What a node of the group brings.
+/// Resources that a node of the group brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Brings {
@@ -264,7 +264,7 @@ impl<'de> Deserialize<'de> for Groups {
 /// Checks the name of a group, which is part of the names of jobs, Pods and nodes.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the problem.
 pub(crate) fn check_group_name(name: &str) -> Result<(), String> {
     let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_valid = name.bytes().all(|byte| is_letter(byte) || byte == b'-')

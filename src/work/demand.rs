@@ -11,7 +11,7 @@ use super::policy::{Resources, Selector};
 #[cfg(feature = "remote")]
 pub(crate) const GROUP_LABEL: &str = "fleet";
 
-/// What a Work needs of a node. Works with equal demand wait for the same nodes.
+/// The needs of a Work, as far as its node has to meet them. Works with equal demand wait for the same nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) selector: Selector,

@@ -46,7 +46,7 @@ pub(super) struct Hosts {
     resources: Resources,
     /// Works that wait for a node or for GPUs.
     waiting: Waiting,
-    /// What some Works wait for whose reason has changed.
+    /// Demands whose reason has changed.
     reasons: BTreeSet<Wanted>,
     /// The version of the demand that was posted.
     posted: u64,

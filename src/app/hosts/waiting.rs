@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use crate::id::WorkId;
 use crate::work::{Demand, Placement, Resources};
 
-/// What the Works of a group wait for.
+/// The demand that the Works of a group share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     /// Room on a node.

@@ -173,7 +173,7 @@ impl Slurm {
         for some in keys.chunks(REQUESTS) {
             let requests = some.iter().map(|key| self.submit_one(request, &prepared, key));
             outcomes.extend(join_all(requests).await);
-            // What happened to one will happen to the others, which are alike.
+            // The others are alike, and would fail in the same way.
             if let Some(error) = outcomes.iter().find_map(|outcome| outcome.as_ref().err()).cloned() {
                 outcomes.resize(keys.len(), Err(error));
                 break;

@@ -262,7 +262,7 @@ async fn check_has_script_and_verdict() {
     assert_eq!(checked.verdict, Some(Err("Invalid --time specification".to_owned())));
 }
 
-/// What a job has printed is read from its file, and the end of a job is listed.
+/// The output of a job is read from its file, and its end is listed.
 #[tokio::test]
 async fn output_of_a_job_is_read() {
     let fake = Fake::new("output");

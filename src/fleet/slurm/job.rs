@@ -10,7 +10,7 @@ use super::settings::SlurmSettings;
 /// Longest time before the end of a job at which Slurm can be told to signal it, in seconds.
 const LONGEST_NOTICE: u64 = 65535;
 
-/// What a job needs of the shared directory.
+/// Paths in the shared directory that a job needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JobFiles<'a> {
     /// The copy of the program.

@@ -40,7 +40,7 @@ pub(in crate::http) struct FleetGroupView {
     pub(in crate::http) least: usize,
     /// The largest number of allocations.
     pub(in crate::http) most: usize,
-    /// What a node brings.
+    /// Resources that a node brings.
     pub(in crate::http) brings: ResourcesView,
     /// The reason for which nothing more is requested until somebody resumes the group.
     pub(in crate::http) paused: Option<String>,

@@ -29,7 +29,7 @@ export class Fleet {
         this.#items = (await get("fleet")).items ?? [];
         this.#told = Date.now();
       } catch {
-        // What is shown is that of the last answer, as after the loss of the connection.
+        // The last answer stays, as after the loss of the connection.
       }
       this.#timer = null;
       this.redraw();
