@@ -54,7 +54,7 @@ impl DemandBoard {
     }
 
     /// Takes the reasons why Works wait, as far as the groups have to do with it, and wakes the driver if they differ.
-    /// So does `is_changed`.
+    /// With `is_changed` it wakes the driver in any case.
     pub(super) fn explain(&self, reasons: BTreeMap<Demand, String>, is_changed: bool) {
         {
             let mut known = self.reasons.lock();
